@@ -1,0 +1,76 @@
+"""Multiply-adds and parameters, counted from a network's jaxpr at any input size."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend import core
+
+from shufflenet_jax import chwn
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts for one image.
+
+    Attributes:
+      macs: Multiply-adds of all convolutions and linear layers. The paper's Table 5 counts so.
+      macs_without_head: The same without the classifier. The paper's Table 1 counts so.
+      params: Trainable parameters.
+    """
+
+    macs: int
+    macs_without_head: int
+    params: int
+
+
+def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Complexity:
+    """Counts multiply-adds and parameters; BN, ReLU, pooling and shuffle count nothing.
+
+    Nothing is computed, so the network may be abstract, with no weights allocated:
+
+    >>> from shufflenet_jax import shufflenet
+    >>> network = nnx.eval_shape(lambda: shufflenet(groups=3, rngs=nnx.Rngs(0)))
+    >>> complexity(network, (224, 224, 3))
+    Complexity(macs=137463360, macs_without_head=136503360, params=1865728)
+
+    Args:
+      network: Called on one NHWC image with train=False. What it computes under
+        `jax.named_scope("head")` is the classifier.
+      input_shape: Height, width and channels of the image.
+    """
+    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
+
+    def forward(params, rest, image):
+        return nnx.merge(graphdef, params, rest)(image, train=False)
+
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    # The direct form has one equation a convolution; the fast forms spread it over many.
+    with chwn.form("direct"):
+        jaxpr = jax.make_jaxpr(forward)(params, rest, image).jaxpr
+    counts = list(_multiply_adds(jaxpr))
+    return Complexity(
+        macs=sum(macs for macs, _ in counts),
+        macs_without_head=sum(macs for macs, in_head in counts if not in_head),
+        params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+    )
+
+
+def _multiply_adds(jaxpr: core.Jaxpr, in_head: bool = False) -> Iterator[tuple[int, bool]]:
+    """Yields (multiply-adds, whether in the head) of every convolution and matrix product."""
+    for eqn in jaxpr.eqns:
+        eqn_in_head = in_head or "head" in str(eqn.source_info.name_stack).split("/")
+        if eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval
+            out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+            # Each output value sums over one filter: kernel height x width x channels of a group.
+            yield eqn.outvars[0].aval.size * kernel.size // out_channels, eqn_in_head
+        elif eqn.primitive.name == "dot_general":
+            (contracting, _), _ = eqn.params["dimension_numbers"]
+            summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
+            yield eqn.outvars[0].aval.size * summed, eqn_in_head
+        for sub in core.jaxprs_in_params(eqn.params):
+            yield from _multiply_adds(sub, eqn_in_head)
