@@ -65,8 +65,8 @@ def stage_channels(groups: int, width: float, rounding: Rounding = "stage") -> t
 
     * ``stage``: every stage up to a multiple of 4 groups. 0.5x g=4 is 144/272/544, 37.9M. The
       default: over the paper's networks its multiply-adds agree best with 140, 38 and 13 million.
-    * ``double``: stage 2 up to a multiple of 4 groups, then doubled. 0.5x g=4 is 144/288/576, 40.7M;
-      the only simple rule that gives the 576 channels of the paper's text.
+    * ``double``: stage 2 up to a multiple of 4 groups, then doubled. 0.5x g=4 is 144/288/576,
+      40.7M; the only simple rule that gives the 576 channels of the paper's text.
     * ``exact``: no rounding; networks that are not valid are refused when they are built.
     """
     if groups not in STAGE2_CHANNELS:
@@ -145,7 +145,7 @@ class Network(nnx.Module):
     def features(
         self, images: Float[Array, "b h w 3"], *, train: bool = False
     ) -> dict[str, Float[Array, "b _h _w _c"]]:
-        """Returns the feature maps by name (stem, stage2, stage3, stage4), for detection, probes."""
+        """Returns the feature maps by name: stem, stage2, stage3, stage4."""
         return {name: chwn.to_nhwc(x) for name, x in self._stage_outputs(images, train)}
 
     def _stage_outputs(self, images: Array, train: bool):

@@ -4,6 +4,7 @@ A unit is an argument of the network. Every unit is constructed as ``unit(in_cha
 stride, rngs=rngs)``; whatever else it takes (groups, mixing) is bound by `functools.partial`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -47,8 +48,6 @@ class UnitConstructor(Protocol):
 class Conv(nnx.Module):
     """A convolution without bias on (c, h, w, b), padded by (k - 1) / 2 on each side.
 
-    Initialised as He et al. (arXiv 1502.01852): normal, variance 2 / fan-in. The paper does not say.
-
     Raises:
       InputError: groups does not divide the channels; both numbers are named.
     """
@@ -66,7 +65,7 @@ class Conv(nnx.Module):
         check_groups(in_channels, groups)
         check_groups(out_channels, groups)
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
+        self.kernel = nnx.Param(he_normal(rngs.params(), shape))
         self.stride = stride
         self.groups = groups
 
@@ -74,8 +73,34 @@ class Conv(nnx.Module):
         return chwn.conv(x, self.kernel[...].astype(x.dtype), self.stride, self.groups)
 
 
+def he_normal(key: Array, shape: tuple[int, int, int, int]) -> Float[Array, "k k i o"]:
+    """Draws a kernel as He et al. (arXiv 1502.01852): normal, variance 2 / (k k i).
+
+    The paper does not say how its networks are initialised.
+    """
+    size = math.prod(shape)
+    # XLA compiles a program for every size it draws, which would take most of the time that it
+    # takes to construct a network: draw runs of one size, and cut.
+    runs = [_normal_run(jax.random.fold_in(key, i)) for i in range(math.ceil(size / _RUN))]
+    return _scale(runs, shape)
+
+
+_RUN = 2**16
+
+
+@jax.jit
+def _normal_run(key: Array) -> Array:
+    return jax.random.normal(key, (_RUN,))
+
+
+@partial(jax.jit, static_argnums=1)
+def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
+    drawn = jnp.concatenate(runs)[: math.prod(shape)].reshape(shape)
+    return drawn * math.sqrt(2 / math.prod(shape[:-1]))
+
+
 def batch_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Batch normalisation over (c, h, w, b): momentum 0.9 and epsilon 1e-5, as PyTorch's default."""
+    """Batch normalisation over (c, h, w, b), with momentum 0.9 and epsilon 1e-5 as in PyTorch."""
     return nnx.BatchNorm(channels, axis=0, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
 

@@ -1,0 +1,237 @@
+"""The command line: ``python -m experiments --help``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from shufflenet_jax.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, 1 if a cell failed or diverged, or 2 for a user's mistake."""
+    try:
+        options, rest = _parser().parse_known_args(arguments)
+        options.assignments = _assignments(rest) if options.command is _run else _none(rest)
+        return options.command(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # of `... | head`
+        sys.stderr.close()
+        return 0
+
+
+# The commands import what they need when they run: a mistake is answered at once.
+
+
+def _list(options: argparse.Namespace) -> int:
+    from experiments import experiment
+
+    found = [experiment.load(name) for name in experiment.names()]
+    if options.json:
+        listed = [
+            {
+                "name": each.name,
+                "title": each.title,
+                "claims": [claim.text for claim in each.claims],
+                "cells": [cell.name for cell in each.cells],
+            }
+            for each in found
+        ]
+        print(json.dumps(listed, indent=2))
+        return 0
+    for each in found:
+        print(f"{each.name}: {each.title}\n\n{each.description}")
+        print(f"Cells:   {', '.join(cell.name for cell in each.cells)}\n")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from experiments import config as configs
+    from experiments import experiment, workdir
+    from experiments.board import Board
+    from experiments.launch import default_jobs, launch
+    from experiments.report import as_markdown
+    from shufflenet_jax import data
+
+    chosen = experiment.load(options.name)
+    config = chosen.get_config(options.budget)
+    swept = {key for cell in chosen.cells for key in cell.overrides}
+    configs.override(config, options.assignments, swept)
+    configs.recipe_of(config)
+    configs.intervals_of(config)
+    data_dir = configs.data_dir_of(config)
+    data.check(config.data.name, data_dir)
+    if any(assignment.startswith("network.") for assignment in options.assignments):
+        for cell in chosen.cells:
+            configs.network_of(configs.cell_config(config, cell), num_classes=2)
+    directory = options.workdir or Path("runs") / chosen.name
+    sweep = workdir.create(chosen, options.budget, config, directory.absolute())
+    runs = [
+        sweep.run(cell, seed)
+        for seed in range(options.seeds)
+        for cell in sweep.cells(options.cells)
+    ]
+    todo = [run for run in runs if run.status in ("missing", "failed")]
+    print(f"{chosen.title}\n{len(runs)} runs in {directory}, {len(todo)} to train", flush=True)
+    if todo:
+        examples = len(data.load(config.data.name, data_dir).train)
+        recipe = configs.recipe_of(config)
+        if recipe.batch_size > examples:
+            raise InputError(
+                f"recipe.batch_size {recipe.batch_size} is more than the {examples} images"
+            )
+        with Board(runs) as board:
+            launch(sweep, todo, options.jobs or default_jobs(), board.update)
+    print(f"\n{as_markdown(sweep)}")
+    return 0 if all(run.status == "done" for run in runs) else 1
+
+
+def _cell(options: argparse.Namespace) -> int:
+    from experiments import cell, workdir
+    from experiments.lock import Held
+
+    sweep = workdir.open_sweep(options.workdir)
+    sweep.config.data.update(dir=options.data_dir, workers=options.workers)
+    try:
+        status = cell.train(sweep, sweep.run(sweep.cell(options.name), options.seed))
+    except Held:
+        raise InputError(f"another process is training {options.name}") from None
+    return 0 if status == "done" else 1
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from experiments import workdir
+    from experiments.board import Board
+
+    runs = workdir.open_sweep(options.workdir).runs()
+    if not options.json:
+        Console().print(Board.table({run: run.status for run in runs}))
+        return 0
+    cells = [
+        {
+            "name": run.cell.name,
+            "seed": run.seed,
+            "status": run.status,
+            "step": (run.result or run.progress)["step"],
+            "attempts": run.attempts,
+        }
+        for run in runs
+    ]
+    print(json.dumps({"cells": cells}, indent=2))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from experiments import workdir
+    from experiments.report import FORMATS
+
+    print(FORMATS[options.format](workdir.open_sweep(options.workdir)))
+    return 0
+
+
+def _complexity(options: argparse.Namespace) -> int:
+    from experiments import networks
+
+    print(networks.as_json() if options.json else networks.as_markdown())
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from shufflenet_jax import data
+
+    data.prepare(options.name, options.data_dir)
+    print(f"{options.name} is prepared")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m experiments",
+        description="Reproduces the tables of the ShuffleNet V1 paper.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, command, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        added.set_defaults(command=command)
+        return added
+
+    def add_json(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--json", action="store_true", help="print JSON")
+
+    def add_workdir(to: argparse.ArgumentParser, required: bool, what: str) -> None:
+        to.add_argument("--workdir", type=Path, metavar="DIR", required=required, help=what)
+
+    add_json(add("list", _list, "list the experiments, their claims and cells"))
+
+    run = add("run", _run, "train what is missing of an experiment, then print its table")
+    run.epilog = (
+        "Any key of the configuration can be set: --config.recipe.epochs=30 "
+        "--config.data.name=folder:/data/pets. Exit status: 0 if every run is done, 1 if some "
+        "failed or diverged, 2 for a mistake in the command."
+    )
+    run.add_argument("name", metavar="NAME", help="experiment; see `list`")
+    add_workdir(run, False, "where everything is kept (default: runs/NAME)")
+    run.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds a cell (1)")
+    run.add_argument("--cells", default="*", metavar="GLOB", help="only cells of these names")
+    run.add_argument("--budget", default="digits", help="digits, cifar10, imagenette or paper")
+    run.add_argument("--jobs", type=_positive, metavar="N", help="processes at a time (one a core)")
+
+    add_json(status := add("status", _status, "show how the runs of a sweep stand"))
+    add_workdir(status, True, "directory of the sweep")
+
+    report = add("report", _report, "print the table of a sweep, ours beside the paper's")
+    add_workdir(report, True, "directory of the sweep")
+    report.add_argument("--format", choices=("md", "csv", "json"), default="md")
+
+    add_json(add("complexity", _complexity, "print multiply-adds and parameters of every network"))
+
+    prepare = add("prepare", _prepare, "download and prepare a TFDS data set, once")
+    prepare.add_argument("name", metavar="NAME", help="as cifar10 or imagenette/320px-v2")
+    prepare.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
+
+    cell = add("cell", _cell, "train one run of a sweep in this process; `run` starts these")
+    cell.add_argument("name", metavar="CELL")
+    cell.add_argument("--seed", type=int, default=0, metavar="N")
+    add_workdir(cell, True, "directory of the sweep")
+    cell.add_argument("--data-dir", default="", metavar="DIR")
+    cell.add_argument("--workers", type=int, default=0, metavar="N")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def _assignments(rest: Sequence[str]) -> list[str]:
+    for argument in rest:
+        if not argument.startswith("--config."):
+            raise InputError(f"unknown argument {argument!r}; see python -m experiments run --help")
+    return [argument.removeprefix("--config.") for argument in rest]
+
+
+def _none(rest: Sequence[str]) -> list[str]:
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}; see python -m experiments --help")
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

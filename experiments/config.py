@@ -1,0 +1,129 @@
+"""The door between configurations and the library, which never sees a ConfigDict."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from experiments.experiment import Cell, did_you_mean
+from shufflenet_jax.data import Preprocessing
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.fit import Intervals
+from shufflenet_jax.network import Stem
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.zoo import CONSTRUCTORS
+
+# Where data lie and who prepares them changes no result.
+_MACHINE_KEYS = ("data.dir", "data.workers")
+
+
+def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str] = ()) -> None:
+    """Applies ``KEY=VALUE`` assignments in place; a value is read as the type it replaces.
+
+    Args:
+      config: The configuration.
+      assignments: As from the command line: ``recipe.epochs=30``, ``network.repeats=2,4,2``.
+      swept: Keys that every cell of the experiment sets itself.
+
+    Raises:
+      InputError: No such key, a value of another type, or a key that the cells set.
+    """
+    known = dict(_flat(config))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        if key not in known:
+            raise InputError(f"unknown configuration key {key!r}{did_you_mean(key, known)}")
+        value = _parse(key, text, known[key])
+        config.update_from_flattened_dict({key: value})
+        if key in swept:
+            network_of(config, num_classes=2)  # says so if the value is wrong in any experiment
+            raise InputError(f"{key} is set by each cell of this experiment: choose with --cells")
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    """Reads text as a value of the type of the one it replaces. Nothing is evaluated."""
+    kind = type(old)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind is tuple:
+            parts = [part for part in text.strip("()[] ").split(",") if part.strip()]
+            return tuple(_parse(key, part.strip(), old[0]) for part in parts)
+        return kind(text)
+    except (KeyError, ValueError):
+        expected = {bool: "true or false", int: "an integer", float: "a number"}[kind]
+        raise InputError(f"{key} must be {expected}, not {text!r}") from None
+
+
+def cell_config(config: ConfigDict, cell: Cell) -> ConfigDict:
+    """Returns the configuration of one cell."""
+    own = ConfigDict(config.to_dict())
+    own.update_from_flattened_dict(dict(cell.overrides))
+    return own
+
+
+def identity(config: ConfigDict) -> dict[str, Any]:
+    """The part of a configuration that decides the results: flat, as JSON would give it back."""
+    flat = {key: value for key, value in _flat(config) if key not in _MACHINE_KEYS}
+    return json.loads(json.dumps(flat))
+
+
+def digest(config: ConfigDict) -> str:
+    """Eight hexadecimal digits that stand for the identity of a configuration."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Describes the keys in which two identities differ, as ``recipe.epochs: 10, now 30``."""
+    missing = "nothing"
+    return [
+        f"{key}: {old.get(key, missing)!r}, now {new.get(key, missing)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def network_of(config: ConfigDict, num_classes: int, seed: int | None = None) -> nnx.Module:
+    """Builds the network: with its first weights from a seed, or abstract without one."""
+    arguments = config.network.to_dict()
+    name = arguments.pop("name")
+    if name not in CONSTRUCTORS:
+        raise InputError(f"unknown network {name!r}{did_you_mean(name, CONSTRUCTORS)}")
+    stem = Stem(**arguments.pop("stem"))
+
+    def construct(seed: int) -> nnx.Module:
+        rngs = nnx.Rngs(seed)
+        return CONSTRUCTORS[name](**arguments, stem=stem, num_classes=num_classes, rngs=rngs)
+
+    return nnx.eval_shape(lambda: construct(0)) if seed is None else construct(seed)
+
+
+def recipe_of(config: ConfigDict) -> Recipe:
+    """Builds the recipe."""
+    arguments = config.recipe.to_dict()
+    return Recipe(preprocessing=Preprocessing(**arguments.pop("preprocessing")), **arguments)
+
+
+def intervals_of(config: ConfigDict) -> Intervals:
+    """Builds the intervals."""
+    return Intervals(**config.intervals.to_dict())
+
+
+def data_dir_of(config: ConfigDict) -> Path | None:
+    """Where prepared data sets lie; None for TFDS's own default."""
+    return Path(config.data.dir) if config.data.dir else None
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, Mapping)):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

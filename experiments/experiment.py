@@ -1,0 +1,106 @@
+"""What an experiment is: cells to train, a table to put them in, and claims to judge."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from shufflenet_jax.errors import InputError
+
+_MODULES = {"table2": "table2_groups", "table3": "table3_shuffle"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table: a configuration, trained once a seed.
+
+    Attributes:
+      name: What sets it apart from the other cells, as ``0.25x-g8-noshuffle``.
+      row, column: Where it stands in the table.
+      overrides: Its difference from the experiment's configuration, by dotted key.
+      paper_error: The paper's top-1 error on ImageNet, in percent.
+    """
+
+    name: str
+    row: str
+    column: str
+    overrides: Mapping[str, Any] = field(hash=False)
+    paper_error: float
+
+
+Means = Mapping[str, float]
+Contrast = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper about a table.
+
+    Attributes:
+      text: The statement.
+      contrasts: Given the mean error of each cell by name, the sums (cell to coefficient) that are
+        all above zero if the statement is true.
+    """
+
+    text: str
+    contrasts: Callable[[Means], Sequence[Contrast]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table of the paper, as its file in this package defines it.
+
+    Attributes:
+      name: As the command line knows it.
+      title: First line of the file's docstring.
+      description: The rest of it: claim, command, time, what to expect.
+      get_config: Returns the configuration of a budget.
+      cells: Every cell, in the order of the table.
+      claims: What the paper says of the table.
+      difference: Two columns whose difference the table shows too, as (minuend, subtrahend).
+    """
+
+    name: str
+    title: str
+    description: str
+    get_config: Callable[[str], ConfigDict]
+    cells: tuple[Cell, ...]
+    claims: tuple[Claim, ...]
+    difference: tuple[str, str] | None
+
+
+def names() -> list[str]:
+    """The experiments that there are."""
+    return list(_MODULES)
+
+
+def load(name: str) -> Experiment:
+    """Returns an experiment by name.
+
+    Raises:
+      InputError: There is none of that name; the message lists those there are.
+    """
+    if name not in _MODULES:
+        raise InputError(f"unknown experiment {name!r}{did_you_mean(name, _MODULES)}")
+    module: ModuleType = importlib.import_module(f"experiments.{_MODULES[name]}")
+    title, _, description = inspect.getdoc(module).partition("\n")
+    return Experiment(
+        name=name,
+        title=title,
+        description=description.strip(),
+        get_config=module.get_config,
+        cells=tuple(module.sweep()),
+        claims=module.CLAIMS,
+        difference=getattr(module, "DIFFERENCE", None),
+    )
+
+
+def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The end of an error message: the nearest known names, or all of them."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(known)}"

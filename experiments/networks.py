@@ -1,0 +1,79 @@
+"""Multiply-adds and parameters of every network the project knows, beside the paper's figures."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flax import nnx
+from rich import box
+from rich.table import Table
+
+from experiments import paper
+from experiments.report import render
+from shufflenet_jax.complexity import Complexity, complexity
+from shufflenet_jax.network import STAGE2_CHANNELS
+from shufflenet_jax.zoo import NETWORKS, WIDTHS, shufflenet_name
+
+INPUT_SHAPE = (224, 224, 3)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One network: its counts, the paper's figure, and whether that counts the classifier."""
+
+    name: str
+    counts: Complexity
+    paper: tuple[float, bool] | None
+
+
+def count() -> Iterator[Counted]:
+    """Counts every network, one by one."""
+    figures = {
+        shufflenet_name(groups, width, shuffle): paper.shufflenet_mflops(groups, width)
+        for groups in STAGE2_CHANNELS
+        for width in WIDTHS
+        for shuffle in (True, False)
+    }
+    for name, constructor in NETWORKS.items():
+        network = nnx.eval_shape(lambda make=constructor: make(rngs=nnx.Rngs(0)))
+        yield Counted(name, complexity(network, INPUT_SHAPE), figures.get(name))
+
+
+def as_json() -> str:
+    """The counts as a JSON list."""
+    return json.dumps(
+        [
+            {
+                "name": each.name,
+                "input": list(INPUT_SHAPE),
+                "macs": each.counts.macs,
+                "macs_without_head": each.counts.macs_without_head,
+                "params": each.counts.params,
+                "paper_mflops": each.paper and each.paper[0],
+            }
+            for each in count()
+        ],
+        indent=2,
+    )
+
+
+def as_markdown() -> str:
+    """The counts as a table; the paper's figure stands beside the count that it means."""
+    table = Table(box=box.MARKDOWN)
+    table.add_column("network at 224x224")
+    for heading in ("MACs, M", "without classifier, M", "parameters", "paper, M", "difference"):
+        table.add_column(heading, justify="right")
+    for each in count():
+        counts = each.counts
+        row = [f"{counts.macs / 1e6:.2f}", f"{counts.macs_without_head / 1e6:.2f}"]
+        row.append(f"{counts.params:,}")
+        if each.paper:
+            figure, with_head = each.paper
+            ours = (counts.macs if with_head else counts.macs_without_head) / 1e6
+            row += [f"{figure} {'with' if with_head else 'without'}", f"{ours / figure - 1:+.1%}"]
+        table.add_row(each.name, *row)
+    note = (
+        "Multiply-adds of convolutions and linear layers, in millions, which the paper calls "
+        'MFLOPs. "with" and "without" say whether its figure counts the classifier.'
+    )
+    return f"{render(table)}\n\n{note}"

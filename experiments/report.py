@@ -1,0 +1,169 @@
+"""The table of an experiment in the paper's shape, ours beside the paper's."""
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import asdict
+from statistics import fmean, stdev
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import config as configs
+from experiments.budgets import BUDGETS
+from experiments.claims import judge
+from experiments.workdir import Run, Sweep
+from shufflenet_jax.complexity import complexity
+
+
+def summary(sweep: Sweep) -> dict[str, Any]:
+    """Everything that a report says, as plain data."""
+    cells = [_cell(sweep, cell) for cell in sweep.cells()]
+    errors = {cell["name"]: cell["errors"] for cell in cells}
+    return {
+        "experiment": sweep.experiment.name,
+        "data": sweep.config.data.name,
+        "cells": cells,
+        "claims": [
+            {"claim": claim.text, "verdict": judge(claim, errors)}
+            for claim in sweep.experiment.claims
+        ],
+    }
+
+
+def as_json(sweep: Sweep) -> str:
+    """The summary as JSON."""
+    return json.dumps(summary(sweep), indent=2)
+
+
+def as_csv(sweep: Sweep) -> str:
+    """One line a cell; the errors of all seeds in one column, separated by spaces."""
+    cells = summary(sweep)["cells"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, cells[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        writer.writerow(cell | {"errors": " ".join(f"{error:.4g}" for error in cell["errors"])})
+    return text.getvalue().rstrip()
+
+
+def as_markdown(sweep: Sweep) -> str:
+    """The table in the paper's shape, the networks' real sizes, and the claims."""
+    report, experiment = summary(sweep), sweep.experiment
+    cells = {(cell["row"], cell["column"]): cell for cell in report["cells"]}
+    seeds = sorted({cell["n"] for cell in report["cells"]})
+    n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    recipe = sweep.config.recipe
+    parts = [
+        f"## {experiment.title}",
+        f"Top-1 error in percent on {report['data']}, {recipe.epochs} epochs, "
+        f"{recipe.preprocessing.image_size}x{recipe.preprocessing.image_size}, n = {n} "
+        f"(mean ± standard deviation over seeds); in brackets the paper's, on ImageNet.",
+        _results(cells, experiment.difference),
+        _sizes(report["cells"], recipe.preprocessing.image_size),
+        "Claims of the paper:",
+        "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
+        f"{BUDGETS[sweep.budget].verdict} For the claims: python -m experiments run "
+        f"{experiment.name} --budget paper --seeds 3 --workdir runs/{experiment.name}-paper",
+    ]
+    return "\n\n".join(parts)
+
+
+FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json}
+
+
+def _cell(sweep: Sweep, cell) -> dict[str, Any]:
+    runs = sweep.begun(cell)
+    done = [run.result for run in runs if run.status == "done"]
+    errors = [result["top1_error"] for result in done]
+    return {
+        "name": cell.name,
+        "row": cell.row,
+        "column": cell.column,
+        "status": _status(runs),
+        "n": len(errors),
+        "errors": errors,
+        "error_mean": fmean(errors) if errors else None,
+        "error_std": stdev(errors) if len(errors) > 1 else None,
+        "paper_error": cell.paper_error,
+        **_counts(sweep, cell, done),
+    }
+
+
+def _status(runs: list[Run]) -> str:
+    """One word for all seeds: done only if each is; else the worst of them."""
+    states = Counter(run.status for run in runs)
+    order = ("failed", "diverged", "running", "missing", "done")
+    return next((state for state in order if states[state]), "missing")
+
+
+def _counts(sweep: Sweep, cell, done: list[dict]) -> dict[str, int]:
+    """Multiply-adds and parameters at the image size of the run, which a run that ended knows."""
+    if done:
+        return done[0]["complexity"]
+    config = configs.cell_config(sweep.config, cell)
+    size = config.recipe.preprocessing.image_size
+    network = configs.network_of(config, num_classes=1000)
+    return asdict(complexity(network, (size, size, 3)))
+
+
+def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | None) -> str:
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    extra = [f"{difference[0]} - {difference[1]}"] if difference else []
+    table = _table("model", *columns, *extra)
+    for row in rows:
+        entries = [_entry(cells[row, column]) for column in columns]
+        if difference:
+            entries.append(_difference(*(cells[row, column] for column in difference)))
+        table.add_row(row, *entries)
+    return render(table)
+
+
+def _entry(cell: dict) -> str:
+    return f"{_ours(cell)} [{cell['paper_error']:.1f}]"
+
+
+def _ours(cell: dict) -> str:
+    if not cell["errors"]:
+        return cell["status"]
+    spread = "" if cell["error_std"] is None else f" ± {cell['error_std']:.2f}"
+    unfinished = "" if cell["status"] == "done" else f" (n={cell['n']}, others {cell['status']})"
+    return f"{cell['error_mean']:.2f}{spread}{unfinished}"
+
+
+def _difference(minuend: dict, subtrahend: dict) -> str:
+    paper = f"[{minuend['paper_error'] - subtrahend['paper_error']:.1f}]"
+    if not (minuend["errors"] and subtrahend["errors"]):
+        return paper
+    return f"{minuend['error_mean'] - subtrahend['error_mean']:+.2f} {paper}"
+
+
+def _sizes(cells: list[dict], image_size: int) -> str:
+    table = _table("cell", f"MACs at {image_size}, M", "without classifier, M", "parameters")
+    for cell in cells:
+        macs = [f"{cell[key] / 1e6:.2f}" for key in ("macs", "macs_without_head")]
+        table.add_row(cell["name"], *macs, f"{cell['params']:,}")
+    return render(table)
+
+
+def _verdict(claim: dict, n: str) -> str:
+    return f"undecided at n = {n}" if claim["verdict"] == "undecided" else claim["verdict"]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.MARKDOWN, show_edge=True)
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def render(table: Table) -> str:
+    """Returns a table as Markdown, laid out so that it can be read as plain text too."""
+    console = Console(width=10_000, color_system=None, file=io.StringIO())
+    console.print(table, markup=False)
+    return console.file.getvalue().strip()

@@ -1,0 +1,201 @@
+"""From an encoded image to pixels, with PIL throughout so that pixels do not differ by machine."""
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageEnhance
+
+from shufflenet_jax.errors import InputError
+
+_Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+
+# How much finer than asked for an image is before it is resized properly; what is finer still
+# is first thinned out by whole factors, which is cheap.
+_REDUCING_GAP = 2
+
+# Principal components of ImageNet's RGB values from 0 to 1, from fb.resnet.torch's imagenet.lua.
+_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+_EIGENVECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images become network inputs. The defaults are for ImageNet.
+
+    Attributes:
+      image_size: Height and width of the result, in pixels.
+      crop: What training sees. "random_resized": a random part of the image. "shift": the
+        evaluation image, moved about and padded with zeros; for small images.
+      scale: Least and greatest area of a random part, as fractions of the image.
+      ratio: Least and greatest width over height of a random part.
+      shift: Greatest shift in x and in y, as a fraction of image_size.
+      flip: Mirror every other training image, at random.
+      color: c: brightness, contrast and saturation change, in random order, by factors uniform
+        in [1 - c, 1 + c], as in fb.resnet.torch and ResNeXt. 0 is off.
+      lighting: Standard deviation of AlexNet's noise along the principal components of RGB
+        values. 0 is off.
+      eval_resize: Shorter side of the evaluation image, over image_size, before its central
+        square is cut out.
+    """
+
+    image_size: int = 224
+    crop: str = "random_resized"
+    # "Slightly less aggressive scale augmentation", says section 4, and gives no value. The lower
+    # bound is tensorpack's for networks narrower than 1x (examples/ImageNetModels/shufflenet.py);
+    # for 1x it keeps Inception's 0.08.
+    scale: tuple[float, float] = (0.49, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    shift: float = 0.125
+    flip: bool = True
+    color: float = 0.4
+    lighting: float = 0.1
+    eval_resize: float = 256 / 224
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise InputError(f"image_size {self.image_size} is not positive")
+        if self.crop not in ("random_resized", "shift"):
+            raise InputError(f"crop {self.crop!r} is neither 'random_resized' nor 'shift'")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"scale {self.scale} is not a range of fractions of the image")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"ratio {self.ratio} is not a range of positive numbers")
+        for name in ("shift", "color"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} {getattr(self, name)} is not between 0 and 1")
+        if self.lighting < 0:
+            raise InputError(f"lighting {self.lighting} is negative")
+        if self.eval_resize < 1:
+            raise InputError(f"eval_resize {self.eval_resize} is below 1: nothing to cut out")
+
+
+def decode(encoded: bytes, key: str) -> Image.Image:
+    """Decodes a JPEG or PNG of any kind to RGB. Transparency and EXIF orientation are ignored.
+
+    Raises:
+      InputError: The image is broken; the message names ``key``.
+    """
+    with _naming(key):
+        return _rgb(_open(encoded))
+
+
+def train_image(
+    preprocessing: Preprocessing, encoded: bytes, key: str, rng: np.random.Generator
+) -> UInt8[np.ndarray, "s s 3"]:
+    """Decodes and augments an image; what it does depends on ``rng`` alone."""
+    size = preprocessing.image_size
+    with _naming(key):
+        image = _open(encoded)
+        if preprocessing.crop == "shift":
+            image = _resized(image, _central_box(image.size, preprocessing), size)
+        else:
+            image = _resized(image, _random_box(image.size, preprocessing, rng), size)
+    if preprocessing.crop == "shift":
+        bound = round(preprocessing.shift * size)
+        x, y = rng.integers(-bound, bound, size=2, endpoint=True).tolist()
+        image = image.crop((x, y, x + size, y + size))
+    if preprocessing.color:
+        image = _color_jittered(image, preprocessing.color, rng)
+    if preprocessing.flip and rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.asarray(image)
+    if preprocessing.lighting:
+        noise = _EIGENVECTORS @ (_EIGENVALUES * rng.normal(0, preprocessing.lighting, size=3))
+        shifted = pixels + np.round(255 * noise).astype(np.int16)
+        pixels = shifted.clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def eval_image(
+    preprocessing: Preprocessing, encoded: bytes, key: str
+) -> UInt8[np.ndarray, "s s 3"]:
+    """Decodes an image, and cuts out the central square of it, resized."""
+    with _naming(key):
+        image = _open(encoded)
+        box = _central_box(image.size, preprocessing)
+        return np.asarray(_resized(image, box, preprocessing.image_size))
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    try:
+        yield
+    # All that PIL's decoders raise; a broken PNG is a SyntaxError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read image {key}: {error}") from error
+
+
+def _open(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # PIL clips 16-bit intensities at 255; of 16-bit colours it keeps the upper byte, as here.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif "transparency" in image.info:
+        # PIL warns where a palette with transparency becomes RGB in one step.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _resized(image: Image.Image, box: _Box, size: int) -> Image.Image:
+    """Resizes a part of an image, just opened, to a square."""
+    width, height = image.size
+    # A JPEG decodes faster to 1/2, 1/4 or 1/8 of its size.
+    least = (
+        math.ceil(width * _REDUCING_GAP * size / (box[2] - box[0])),
+        math.ceil(height * _REDUCING_GAP * size / (box[3] - box[1])),
+    )
+    _, extent = image.draft(None, least) or (None, (0, 0, width, height))
+    image = _rgb(image)
+    x, y = extent[2] / width, extent[3] / height
+    left, top = box[0] * x, box[1] * y
+    right, bottom = min(box[2] * x, image.width), min(box[3] * y, image.height)
+    return image.resize(
+        (size, size),
+        # Bicubic as in fb.resnet.torch's transforms.lua, whose recipe ResNeXt's is.
+        Image.Resampling.BICUBIC,
+        box=(left, top, right, bottom),
+        reducing_gap=_REDUCING_GAP,
+    )
+
+
+def _central_box(size: tuple[int, int], preprocessing: Preprocessing) -> _Box:
+    side = min(size) / preprocessing.eval_resize
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    return left, top, left + side, top + side
+
+
+def _random_box(
+    size: tuple[int, int], preprocessing: Preprocessing, rng: np.random.Generator
+) -> _Box:
+    """A part with its area uniform in ``scale`` and its ratio log-uniform in ``ratio``.
+
+    Inception's augmentation (arXiv 1409.4842, section 6). The central square where ten tries
+    do not fit into the image.
+    """
+    for _ in range(10):
+        area = rng.uniform(*preprocessing.scale) * size[0] * size[1]
+        ratio = math.exp(rng.uniform(*map(math.log, preprocessing.ratio)))
+        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if width <= size[0] and height <= size[1]:
+            left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)
+            return left, top, left + width, top + height
+    side = min(size)
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    return left, top, left + side, top + side
+
+
+def _color_jittered(image: Image.Image, color: float, rng: np.random.Generator) -> Image.Image:
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for index in rng.permutation(len(enhancers)):
+        image = enhancers[index](image).enhance(rng.uniform(1 - color, 1 + color))
+    return image

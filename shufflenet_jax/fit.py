@@ -1,0 +1,160 @@
+"""A whole training run: from the first step, or the last checkpoint, to the final evaluation."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from shufflenet_jax.checkpoint import Checkpoints
+from shufflenet_jax.data import Dataset, eval_batches, train_batches
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.metrics import MetricsLog
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
+
+
+class Diverged(Exception):
+    """The loss was no longer a number."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss was not finite at step {step}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often things are written. They decide what is known of a run, not how it ends.
+
+    Attributes:
+      log: Steps between rows of training metrics.
+      evaluate: Epochs between evaluations on the test split; the last step always has one.
+      checkpoint: Epochs between checkpoints; the last step always has one.
+    """
+
+    log: int = 100
+    evaluate: int = 5
+    checkpoint: int = 1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise InputError(f"{field.name} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+      step: Steps taken, of total.
+      total: Steps of the whole run.
+      loss: Mean training loss since the last report.
+      rate: Steps a second since the last report.
+    """
+
+    step: int
+    total: int
+    loss: float
+    rate: float
+
+
+def fit(
+    network: nnx.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    directory: Path,
+    intervals: Intervals = Intervals(),
+    num_workers: int = 0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Evaluation:
+    """Trains a network and returns its evaluation on every test image.
+
+    A run that was killed continues from its last checkpoint when it is called again with the same
+    arguments, and ends with the same bits as one that was not.
+
+    Args:
+      network: Freshly initialised.
+      dataset: Train and test images.
+      recipe: How to train.
+      seed: Of the order of the images and of their augmentation.
+      directory: Receives metrics.jsonl, events/ and checkpoints/.
+      intervals: How often to log, evaluate and save.
+      num_workers: Processes that prepare images; 0 prepares them in this one.
+      on_progress: Called at every row of training metrics.
+
+    Raises:
+      Diverged: The loss was no longer finite; the step is named.
+    """
+    epoch = max(1, len(dataset.train) // recipe.batch_size)
+    total = recipe.steps(len(dataset.train))
+    optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
+    graphdef, state = create_state(network, optimizer)
+    train_step = make_train_step(graphdef, optimizer, recipe.label_smoothing)
+    evaluate = make_evaluate(graphdef)
+
+    checkpoints = Checkpoints(directory / "checkpoints")
+    state = checkpoints.restore(state) or state
+    start = int(state.step)
+    metrics = MetricsLog(directory, start)
+
+    def test() -> Evaluation:
+        return evaluate(
+            state,
+            eval_batches(
+                dataset.test,
+                recipe.preprocessing,
+                batch_size=recipe.batch_size,
+                num_workers=num_workers,
+            ),
+        )
+
+    batches = train_batches(
+        dataset.train,
+        recipe.preprocessing,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        steps=total,
+        start_step=start,
+        num_workers=num_workers,
+    )
+    evaluation = None
+    window, since = [], time.monotonic()
+    for step, batch in enumerate(batches, start + 1):
+        state, step_metrics = train_step(state, batch)
+        window.append(step_metrics)
+        last = step == total
+        saves = last or step % (intervals.checkpoint * epoch) == 0
+        # A row never spans a checkpoint, so that a resumed run writes the same rows.
+        if saves or step % intervals.log == 0:
+            row = _means(window, step)
+            metrics.write(step, "train", **row, learning_rate=float(schedule(step - 1)))
+            now = time.monotonic()
+            on_progress(Progress(step, total, row["loss"], len(window) / (now - since)))
+            window, since = [], now
+        if last or step % (intervals.evaluate * epoch) == 0:
+            evaluation = test()
+            metrics.write(step, "test", **dataclasses.asdict(evaluation))
+            since = time.monotonic()
+        if saves:
+            checkpoints.save(state)
+    checkpoints.close()
+    metrics.close()
+    return evaluation or test()
+
+
+def _means(window: list[dict[str, Array]], last_step: int) -> dict[str, float]:
+    """The mean of each metric over consecutive steps, the last of which is last_step."""
+    rows = jax.device_get(window)
+    for step, row in enumerate(rows, last_step - len(rows) + 1):
+        if not math.isfinite(row["loss"]):
+            raise Diverged(step)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

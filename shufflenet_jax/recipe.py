@@ -1,0 +1,59 @@
+"""Training recipes as data: the paper's (section 4), and scaled-down budgets."""
+
+from dataclasses import dataclass, field
+
+import jax
+import optax
+
+from shufflenet_jax.data import Preprocessing
+from shufflenet_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The defaults are the paper's, on ImageNet.
+
+    Attributes:
+      epochs: Passes over the training images. 3e5 iterations of 1024 images are 240 of ImageNet.
+      batch_size: Images a step.
+      learning_rate: At the first step; falls linearly to 0 at the last.
+      momentum: Nesterov momentum of SGD (from ResNeXt's settings).
+      weight_decay: L2 penalty on the kernels of convolutions and linear layers; BN and biases are
+        left out, as in the authors' later code.
+      label_smoothing: Share of the target spread over all classes.
+      preprocessing: Image size, augmentation and the evaluation crop.
+    """
+
+    epochs: int = 240
+    batch_size: int = 1024
+    learning_rate: float = 0.5
+    momentum: float = 0.9
+    weight_decay: float = 4e-5
+    label_smoothing: float = 0.0
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+
+    def steps(self, num_examples: int) -> int:
+        """Training steps on a data set of that many images."""
+        return max(1, self.epochs * num_examples // self.batch_size)
+
+    def optimizer(self, steps: int) -> optax.GradientTransformation:
+        """SGD with Nesterov momentum, weight decay, and a rate that is linear in the step."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=_kernels),
+            optax.sgd(self.schedule(steps), self.momentum, nesterov=True),
+        )
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rate at each step, from 0 to steps - 1."""
+        return optax.linear_schedule(self.learning_rate, 0.0, steps)
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

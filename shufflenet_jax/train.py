@@ -1,0 +1,129 @@
+"""The training state, the training step and evaluation: pure functions under `jax.jit`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from shufflenet_jax.data import Batch
+
+# Mean and standard deviation of ImageNet's training pixels, in [0, 1], by channel (R, G, B).
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """Everything that a training step reads and writes; what a checkpoint holds.
+
+    Attributes:
+      step: Steps taken.
+      params: Trainable arrays, a nested dict.
+      batch_stats: Running means and variances of BN, a nested dict.
+      opt_state: The optimizer's.
+    """
+
+    step: Int[Array, ""]
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+
+
+TrainStep = Callable[[State, Batch], tuple[State, dict[str, Float[Array, ""]]]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors over a whole split, in percent, and the mean cross-entropy."""
+
+    top1_error: float
+    top5_error: float
+    loss: float
+    examples: int
+
+
+def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
+    """Splits a network into its structure, its trainable arrays and its BN statistics."""
+    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return graphdef, nnx.pure(params), nnx.pure(batch_stats)
+
+
+def create_state(
+    network: nnx.Module, optimizer: optax.GradientTransformation
+) -> tuple[nnx.GraphDef, State]:
+    """Returns the network's structure and the state before the first step."""
+    graphdef, params, batch_stats = split(network)
+    step = jnp.zeros((), jnp.int32)
+    return graphdef, State(step, params, batch_stats, optimizer.init(params))
+
+
+def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Takes RGB images of 0 to 255 to the range the networks are trained on."""
+    scaled = images.astype(jnp.float32) / 255
+    return (scaled - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, label_smoothing: float
+) -> TrainStep:
+    """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
+
+    Metrics are the mean loss and the top-1 error in percent over the batch, before the update.
+    """
+
+    def loss_of(params: dict, batch_stats: dict, batch: Batch):
+        network = nnx.merge(graphdef, params, batch_stats, copy=True)
+        logits = network(normalise(batch.image), train=True)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
+        )
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        return loss, (logits, nnx.pure(nnx.state(network, nnx.BatchStat)))
+
+    @jax.jit(donate_argnums=0)
+    def train_step(state: State, batch: Batch):
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, state.batch_stats, batch
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        wrong = jnp.mean(jnp.argmax(logits, axis=-1) != batch.label)
+        metrics = {"loss": loss, "top1_error": 100 * wrong}
+        return State(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return train_step
+
+
+def make_evaluate(graphdef: nnx.GraphDef) -> Callable[[State, Iterable[Batch]], Evaluation]:
+    """Returns ``evaluate(state, batches)``, which counts every unmasked image exactly once."""
+
+    @jax.jit
+    def sums(params: dict, batch_stats: dict, batch: Batch) -> dict[str, Array]:
+        logits = nnx.merge(graphdef, params, batch_stats)(normalise(batch.image), train=False)
+        _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+        hits = (best == batch.label[:, None]) & batch.mask[:, None]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
+        return {
+            "top1": hits[:, 0].sum(),
+            "top5": hits.sum(),
+            "loss": jnp.where(batch.mask, loss, 0).sum(),
+            "examples": batch.mask.sum(),
+        }
+
+    def evaluate(state: State, batches: Iterable[Batch]) -> Evaluation:
+        parts = [jax.device_get(sums(state.params, state.batch_stats, batch)) for batch in batches]
+        total = {name: sum(part[name].item() for part in parts) for name in parts[0]}
+        examples = total["examples"]
+        return Evaluation(
+            top1_error=100 * (1 - total["top1"] / examples),
+            top5_error=100 * (1 - total["top5"] / examples),
+            loss=total["loss"] / examples,
+            examples=examples,
+        )
+
+    return evaluate

@@ -1,0 +1,644 @@
+"""Data: what is read is what was stored, and every image is seen as often as it should be."""
+
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from shufflenet_jax import data
+from shufflenet_jax.data.preprocess import decode, eval_image, train_image
+from shufflenet_jax.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+PLAIN = data.Preprocessing(
+    image_size=8, crop="shift", shift=0, flip=False, color=0, lighting=0, eval_resize=1
+)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def write_folder(root: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+        path.write_bytes(encoded(Image.fromarray(noise(9, 12, seed)), kind))
+    return root
+
+
+def everything(examples: data.Examples) -> list[tuple[bytes, int, str]]:
+    return [tuple(examples[index].values()) for index in range(len(examples))]
+
+
+def assert_equal_batches(got, expected) -> None:
+    for one, other in zip(got, expected, strict=True):
+        for leaf, other_leaf in zip(one, other, strict=True):
+            assert leaf.dtype == other_leaf.dtype
+            np.testing.assert_array_equal(leaf, other_leaf)
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory) -> Path:
+    data_dir = tmp_path_factory.mktemp("digits")
+    data.load("digits", data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def digits(digits_dir) -> data.Dataset:
+    return data.load("digits", digits_dir)
+
+
+class Distinct:
+    """Examples that can be told apart: image i is of intensity i, and so is its label."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict:
+        image = encoded(Image.new("L", (8, 8), int(index)))
+        return {"image": image, "label": int(index), "key": f"distinct[{index}]"}
+
+
+# Digits
+
+
+def test_digits_are_scikit_learns_pixel_by_pixel(digits):
+    assert (len(digits.train), len(digits.test)) == (1348, 449)
+    assert digits.class_names == tuple("0123456789")
+    assert digits.num_classes == 10
+    source = load_digits()
+    test = np.arange(1797) % 4 == 3
+    for examples, chosen in ((digits.train, ~test), (digits.test, test)):
+        examples = [examples[index] for index in range(len(examples))]
+        images = np.stack([Image.open(io.BytesIO(example["image"])) for example in examples])
+        assert images.shape[1:] == (8, 8)
+        # 16 levels stay apart on 256, so this loses nothing.
+        np.testing.assert_array_equal(np.round(images * (16 / 255)), source.images[chosen])
+        assert (images.min(), images.max()) == (0, 255)
+        np.testing.assert_array_equal([e["label"] for e in examples], source.target[chosen])
+
+
+def test_digits_splits_are_balanced(digits):
+    for examples, least in ((digits.train, 125), (digits.test, 40)):
+        counts = np.bincount([label for _, label, _ in everything(examples)], minlength=10)
+        assert counts.min() >= least
+        assert counts.max() <= 1.25 * counts.min()
+
+
+def test_digits_are_prepared_once(digits_dir, digits):
+    before = {path: path.stat().st_mtime_ns for path in digits_dir.rglob("*")}
+    again = data.load("digits", digits_dir)
+    assert before == {path: path.stat().st_mtime_ns for path in digits_dir.rglob("*")}
+    assert everything(again.train) == everything(digits.train)
+
+
+def test_digits_prepared_elsewhere_are_the_same(tmp_path, digits, capsys):
+    assert everything(data.load("digits", tmp_path).test) == everything(digits.test)
+    assert capsys.readouterr().out == ""
+
+
+def _load_digits_together(barrier, data_dir: Path) -> None:
+    import sklearn.datasets  # noqa: F401  (so that the two take the same time from here on)
+
+    barrier.wait()
+    assert len(data.load("digits", data_dir).train) == 1348
+
+
+def test_two_processes_prepare_digits_at_once(tmp_path, digits):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    processes = [
+        context.Process(target=_load_digits_together, args=(barrier, tmp_path)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert everything(data.load("digits", tmp_path).train) == everything(digits.train)
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
+
+
+def test_data_dir_defaults_to_tfds_own(digits_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(digits_dir))
+    assert data.load("digits").train.directory == digits_dir / "digits" / "1.0.0"
+
+
+@pytest.mark.parametrize("call", [data.load, data.check, data.prepare])
+def test_data_dir_that_cannot_be_written(tmp_path, call):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"digits cannot be prepared.*file"):
+        call("digits", tmp_path / "file" / "below")
+
+
+def test_importing_and_checking_touches_neither_device_nor_tensorflow(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from shufflenet_jax import data;"
+        "data.check('digits', Path(sys.argv[1]));"
+        "heavy = {'tensorflow', 'tensorflow_datasets', 'grain', 'sklearn'} & sys.modules.keys();"
+        "assert not heavy, heavy"
+    )
+    # With no such platform, the first use of a device would fail.
+    environment = os.environ | {"JAX_PLATFORMS": "none"}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+# Folders
+
+GOOD = ("train/cat/b.JPG", "train/cat/a.png", "train/dog/c.jpeg", "val/cat/d.PNG", "val/dog/e.jpg")
+
+
+def test_folder_is_read_byte_by_byte_in_order(tmp_path):
+    root = write_folder(tmp_path / "pets", *GOOD, "train/dog/nested/f.jpg", "train/cat/.hidden.jpg")
+    (root / "train" / "cat" / "notes.txt").write_text("not an image")
+    data.check(f"folder:{root}", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    dataset = data.load(f"folder:{root}", tmp_path / "data")
+    assert dataset.name == f"folder:{root}"
+    assert dataset.class_names == ("cat", "dog")
+    expected = [("train/cat/a.png", 0), ("train/cat/b.JPG", 0), ("train/dog/c.jpeg", 1)]
+    assert everything(dataset.train) == [
+        ((root / name).read_bytes(), label, name) for name, label in expected
+    ]
+    assert [key for _, _, key in everything(dataset.test)] == ["val/cat/d.PNG", "val/dog/e.jpg"]
+
+
+def test_folder_prefers_val_to_test(tmp_path):
+    tests = [name.replace("val/", "test/") for name in GOOD if name.startswith("val/")]
+    root = write_folder(tmp_path / "both", *GOOD, *tests)
+    assert data.load(f"folder:{root}", tmp_path).test[0]["key"] == "val/cat/d.PNG"
+    shutil.rmtree(root / "val")
+    assert data.load(f"folder:{root}", tmp_path).test[0]["key"] == "test/cat/d.PNG"
+
+
+def test_changed_folder_is_prepared_anew(tmp_path):
+    root = write_folder(tmp_path / "pets", *GOOD)
+    before = data.load(f"folder:{root}", tmp_path)
+    path = root / "train" / "cat" / "a.png"
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    touched = data.load(f"folder:{root}", tmp_path)
+    assert touched.train.directory != before.train.directory
+    write_folder(root, "train/dog/z.jpg")
+    grown = data.load(f"folder:{root}", tmp_path)
+    assert (len(before.train), len(touched.train), len(grown.train)) == (3, 3, 4)
+
+
+def test_moved_folder_and_moved_data_dir_are_not_prepared_anew(tmp_path):
+    root = write_folder(tmp_path / "pets", *GOOD)
+    before = everything(data.load(f"folder:{root}", tmp_path / "data").train)
+    root.rename(tmp_path / "moved")
+    (tmp_path / "data").rename(tmp_path / "data2")
+    (prepared,) = (tmp_path / "data2" / "folder").iterdir()
+    dataset = data.load(f"folder:{tmp_path / 'moved'}", tmp_path / "data2")
+    assert list((tmp_path / "data2" / "folder").iterdir()) == [prepared]
+    assert everything(dataset.train) == before
+
+
+@pytest.mark.parametrize("call", [data.load, data.check])
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "there is no folder .*pets"),
+        (("readme.jpg",), "pets has no folder train"),
+        (("val/cat/a.jpg",), "pets has no folder train"),
+        (("train/cat/a.jpg",), "pets has neither a folder val nor test"),
+        (("train/a.jpg", "val/cat/a.jpg"), "train has no class folders"),
+        (("train/cat/a.jpg", "val/a.jpg"), "val has no class folders"),
+        ((*GOOD, "train/eel/more/a.jpg"), "train/eel has no images"),
+        ((*GOOD, "train/eel/a.jpg", "train/yak/a.jpg"), "class eel is in train but not in val"),
+        ((*GOOD, "val/eel/a.jpg"), "class eel is in val but not in train"),
+    ],
+)
+def test_folder_mistakes(tmp_path, call, names, message):
+    root = write_folder(tmp_path / "pets", *names)
+    with pytest.raises(InputError, match=message):
+        call(f"folder:{root}", tmp_path / "data")
+
+
+# TFDS data sets by name
+
+
+class Stripes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A stand-in for a stock data set, whose code ``load`` must not need."""
+
+    VERSION = tfds.core.Version("1.10.0")
+    BUILDER_CONFIGS = (
+        tfds.core.BuilderConfig(name="wide-v2"),
+        tfds.core.BuilderConfig(name="unlabelled"),
+        tfds.core.BuilderConfig(name="pair"),
+        tfds.core.BuilderConfig(name="train_only"),
+    )
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(num_classes=3),
+        }
+        if self.builder_config.name == "pair":
+            features["other"] = features.pop("image")
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        splits = {"train": self._generate_examples([0, 1, 2])}
+        if self.builder_config.name != "train_only":
+            splits["validation"] = self._generate_examples([2, 1])
+        if self.builder_config.name == "unlabelled":
+            splits["test"] = self._generate_examples([-1])
+        return splits
+
+    def _generate_examples(self, labels):
+        image = "other" if self.builder_config.name == "pair" else "image"
+        for index, label in enumerate(labels):
+            stripe = Image.new("RGB", (12, 9), (index, 0, 0))
+            yield index, {image: io.BytesIO(encoded(stripe)), "label": label}
+
+
+@pytest.fixture(scope="session")
+def stripes_dir(tmp_path_factory) -> Path:
+    data_dir = tmp_path_factory.mktemp("tfds")
+    for config in Stripes.BUILDER_CONFIGS:
+        builder = Stripes(config=config.name, data_dir=data_dir)
+        builder.download_and_prepare(file_format="array_record")
+    return data_dir
+
+
+@pytest.mark.parametrize("name", ["stripes", "stripes/wide-v2", "stripes/wide-v2:1.10.0"])
+def test_prepared_tfds_data_set_is_found_by_name(stripes_dir, name):
+    data.check(name, stripes_dir)
+    dataset = data.load(name, stripes_dir)
+    assert dataset.class_names == ("0", "1", "2")
+    assert [(label, key) for _, label, key in everything(dataset.train)] == [
+        (0, "train[0]"),
+        (1, "train[1]"),
+        (2, "train[2]"),
+    ]
+    assert [(label, key) for _, label, key in everything(dataset.test)] == [
+        (2, "validation[0]"),
+        (1, "validation[1]"),
+    ]
+    assert decode(dataset.train[2]["image"], "").getpixel((0, 0)) == (2, 0, 0)
+
+
+def test_newest_prepared_version_is_read(stripes_dir, tmp_path):
+    shutil.copytree(stripes_dir, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "stripes/wide-v2/1.10.0", tmp_path / "stripes/wide-v2/1.9.0")
+    assert data.load("stripes/wide-v2", tmp_path).train.directory.name == "1.10.0"
+    assert data.load("stripes/wide-v2:1.9.0", tmp_path).train.directory.name == "1.9.0"
+
+
+def test_test_split_without_labels_is_passed_over(stripes_dir):
+    assert data.load("stripes/unlabelled", stripes_dir).test[0]["key"] == "validation[0]"
+
+
+def test_prepare_leaves_alone_what_is_prepared(stripes_dir):
+    data.prepare("stripes", stripes_dir)
+
+
+@pytest.mark.parametrize("call", [data.load, data.check])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar10", "cifar10 is not prepared in .*: run python -m experiments prepare cifar10$"),
+        ("stripes:1.9.0", "run python -m experiments prepare stripes:1.9.0$"),
+        ("stripes/tall", "run python -m experiments prepare stripes/tall$"),
+        ("stripes/pair", "no features image and label"),
+        ("stripes/train_only", "neither test nor validation"),
+        ("../stripes", "no data set is called '../stripes'"),
+        ("", "no data set is called ''"),
+    ],
+)
+def test_tfds_mistakes(stripes_dir, call, name, message):
+    with pytest.raises(InputError, match=message):
+        call(name, stripes_dir)
+
+
+@pytest.mark.parametrize("call", [data.load, data.check])
+def test_other_file_format(stripes_dir, tmp_path, call):
+    shutil.copytree(stripes_dir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "stripes" / "wide-v2" / "1.10.0" / "dataset_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fileFormat": "tfrecord"}))
+    message = "other than array_record.*run python -m experiments prepare stripes$"
+    with pytest.raises(InputError, match=message):
+        call("stripes", tmp_path)
+
+
+def test_examples_pickle_small(digits):
+    everything(digits.train)
+    pickled = pickle.dumps(digits.train)
+    assert len(pickled) < 500
+    assert everything(pickle.loads(pickled)) == everything(digits.train)
+
+
+# Preprocessing
+
+
+def test_decode_grayscale_palette_and_bits():
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    expected = np.repeat(gray[..., None], 3, axis=-1)
+    image = Image.fromarray(gray)
+    palette = image.quantize(64)
+    sixteen = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert sixteen.mode == "I;16"
+    for picture in (image, image.convert("LA"), image.convert("RGBA"), palette, sixteen):
+        np.testing.assert_array_equal(decode(encoded(picture), "gray"), expected)
+    transparent = encoded(palette, transparency=bytes(range(64)))
+    np.testing.assert_array_equal(decode(transparent, "gray"), expected)
+    black_and_white = np.asarray(decode(encoded(image.convert("1")), "gray"))
+    assert set(black_and_white.ravel()) == {0, 255}
+
+
+def test_decode_cmyk():
+    image = Image.new("RGB", (16, 16), (200, 100, 50))
+    cmyk = encoded(image.convert("CMYK"), "JPEG", quality=100)
+    assert Image.open(io.BytesIO(cmyk)).mode == "CMYK"
+    np.testing.assert_allclose(decode(cmyk, "cmyk"), image, atol=3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_broken_image_is_named(kind):
+    image = encoded(Image.fromarray(noise(32, 32)), kind)
+    broken = image if kind == "GIF" else image[: len(image) // 2]
+    rng = np.random.default_rng(0)
+    for read in (
+        lambda: decode(broken, "n01/x.JPEG"),
+        lambda: eval_image(PLAIN, broken, "n01/x.JPEG"),
+        lambda: train_image(PLAIN, broken, "n01/x.JPEG", rng),
+    ):
+        with pytest.raises(InputError, match=r"cannot read image n01/x\.JPEG: "):
+            read()
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_shift_is_a_translation_with_zeros(seed):
+    preprocessing = data.Preprocessing(**(PLAIN.__dict__ | {"image_size": 16, "shift": 0.25}))
+    pixels = noise(16, 16) | 1
+    shifted = train_image(
+        preprocessing, encoded(Image.fromarray(pixels)), "", np.random.default_rng(seed)
+    )
+    padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)))
+    candidates = [
+        (x, y)
+        for x, y in itertools.product(range(9), repeat=2)
+        if np.array_equal(padded[y : y + 16, x : x + 16], shifted)
+    ]
+    assert len(candidates) == 1
+
+
+def test_shifts_reach_every_offset_in_both_directions():
+    preprocessing = data.Preprocessing(**(PLAIN.__dict__ | {"shift": 0.125}))
+    dot = np.zeros((8, 8), np.uint8)
+    dot[4, 4] = 255
+    image = encoded(Image.fromarray(dot))
+    rng = np.random.default_rng(0)
+    places = {
+        tuple(np.argwhere(train_image(preprocessing, image, "", rng)[..., 0])[0])
+        for _ in range(200)
+    }
+    assert places == set(itertools.product((3, 4, 5), repeat=2))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([(0.08, 1.0), (0.49, 1.0), (0.2, 0.3), (1.0, 1.0)]),
+)
+@settings(max_examples=50, deadline=None)
+def test_random_resized_part_keeps_its_bounds(seed, scale):
+    preprocessing = data.Preprocessing(
+        image_size=32, scale=scale, ratio=(0.7, 1.4), flip=False, color=0, lighting=0
+    )
+    # Red tells x, green tells y: the slopes of the result are the part's width and height.
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))
+    image = encoded(Image.fromarray(np.stack([ramp, ramp.T, 0 * ramp], axis=-1)))
+    part = train_image(preprocessing, image, "", np.random.default_rng(seed))
+    assert part.shape == (32, 32, 3)
+    assert part.dtype == np.uint8
+    inner = part[4:-4, 4:-4].astype(float)
+    width = 32 * np.diff(inner[..., 0], axis=1).mean()
+    height = 32 * np.diff(inner[..., 1], axis=0).mean()
+    assert scale[0] - 0.04 <= width * height / 256**2 <= scale[1] + 0.04
+    assert 0.7 - 0.05 <= width / height <= 1.4 + 0.05
+
+
+def test_random_part_of_a_strip_is_its_central_square():
+    strip = np.zeros((8, 200, 3), np.uint8)
+    strip[:, 96:104] = 255
+    preprocessing = data.Preprocessing(image_size=8, scale=(0.9, 1.0), color=0, lighting=0)
+    part = train_image(preprocessing, encoded(Image.fromarray(strip)), "", np.random.default_rng(0))
+    assert (part == 255).all()
+
+
+@pytest.mark.parametrize("crop", ["shift", "random_resized"])
+def test_flip_mirrors_half_of_the_images_or_none(crop):
+    bright_left = np.zeros((16, 16), np.uint8)
+    bright_left[:, :4] = 255
+    image = encoded(Image.fromarray(bright_left))
+    rng = np.random.default_rng(0)
+
+    def flipped(flip: bool) -> float:
+        preprocessing = data.Preprocessing(16, crop, shift=0, flip=flip, color=0, eval_resize=1)
+        parts = [train_image(preprocessing, image, "", rng).astype(int) for _ in range(200)]
+        return np.mean([part[:, 8:].sum() > part[:, :8].sum() for part in parts])
+
+    assert flipped(False) == 0
+    assert 0.35 < flipped(True) < 0.65
+
+
+def test_color_changes_by_no_more_than_asked():
+    image = encoded(Image.new("RGB", (8, 8), (100, 100, 100)))
+    rng = np.random.default_rng(0)
+    values = {}
+    for color in (0, 0.4):
+        preprocessing = data.Preprocessing(8, "shift", shift=0, color=color, lighting=0)
+        values[color] = [train_image(preprocessing, image, "", rng)[0, 0, 0] for _ in range(300)]
+    assert set(values[0]) == {100}
+    # On an even gray only the brightness tells.
+    assert 60 <= min(values[0.4]) < 65
+    assert 135 < max(values[0.4]) <= 140
+
+
+def test_lighting_moves_all_pixels_alike_without_wrapping():
+    image = encoded(Image.fromarray(np.array([[0, 128, 255]], np.uint8)).resize((9, 9), 0))
+    preprocessing = data.Preprocessing(9, "shift", shift=0, color=0, lighting=0.3, eval_resize=1)
+    rng = np.random.default_rng(0)
+    offsets = []
+    for _ in range(100):
+        pixels = train_image(preprocessing, image, "", rng).astype(int)
+        offset = pixels[0, 4] - 128
+        np.testing.assert_array_equal(pixels[:, 4], np.broadcast_to(128 + offset, (9, 3)))
+        np.testing.assert_array_equal(pixels[0, [0, 8]].min(0), np.maximum(offset, 0))
+        np.testing.assert_array_equal(pixels[0, [0, 8]].max(0), np.minimum(255 + offset, 255))
+        offsets.append(offset)
+    # The principal components' standard deviations, 0.3 times 255 over: mostly gray.
+    expected = 0.3 * 255 * np.hypot(np.hypot(0.5675 * 0.2175, 0.7192 * 0.0188), 0.4009 * 0.0045)
+    np.testing.assert_allclose(np.std(offsets, axis=0)[0], expected, rtol=0.25)
+
+
+def test_evaluation_sees_the_centre():
+    rings = np.zeros((64, 96, 3), np.uint8)
+    rings[4:60, 20:76] = 255
+    preprocessing = data.Preprocessing(image_size=56, eval_resize=64 / 56)
+    pixels = eval_image(preprocessing, encoded(Image.fromarray(rings)), "")
+    np.testing.assert_array_equal(pixels, np.full((56, 56, 3), 255))
+
+
+def test_large_jpeg_looks_like_its_full_decoding():
+    image = Image.fromarray(noise(15, 20)).resize((2000, 1500), Image.Resampling.BICUBIC)
+    jpeg = encoded(image, "JPEG", quality=95)
+    preprocessing = data.Preprocessing(image_size=64, eval_resize=1)
+    expected = decode(jpeg, "").resize((64, 64), Image.Resampling.BICUBIC, (250, 0, 1750, 1500))
+    got = eval_image(preprocessing, jpeg, "").astype(int)
+    difference = np.abs(got - np.asarray(expected))
+    assert difference.mean() < 1
+    assert difference.max() < 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image_size 0"),
+        ({"crop": "centre"}, "crop 'centre' is neither"),
+        ({"scale": (0.0, 1.0)}, "scale"),
+        ({"scale": (0.5, 0.4)}, "scale"),
+        ({"ratio": (2.0, 1.0)}, "ratio"),
+        ({"shift": 1.5}, "shift 1.5"),
+        ({"color": -0.1}, "color -0.1"),
+        ({"lighting": -1}, "lighting -1"),
+        ({"eval_resize": 0.9}, "eval_resize 0.9"),
+    ],
+)
+def test_preprocessing_mistakes(options, message):
+    with pytest.raises(InputError, match=message):
+        data.Preprocessing(**options)
+
+
+# Batches
+
+SHIFT = data.Preprocessing(image_size=32, crop="shift", lighting=0, eval_resize=1)
+
+
+def labels_of(batches) -> list[int]:
+    return np.concatenate([batch.label for batch in batches]).tolist()
+
+
+def test_every_image_once_an_epoch_in_a_new_order():
+    batches = list(data.train_batches(Distinct(40), PLAIN, batch_size=8, seed=0, steps=15))
+    labels = labels_of(batches)
+    epochs = [labels[start : start + 40] for start in (0, 40, 80)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(40))] * 3
+    assert len({tuple(epoch) for epoch in [*epochs, range(40)]}) == 4
+    for batch in batches:
+        assert batch.image.dtype == np.uint8
+        assert batch.label.dtype == np.int32
+        assert batch.mask.dtype == bool
+        assert batch.mask.all()
+        expected = np.broadcast_to(batch.label[:, None, None, None], (8, 8, 8, 3))
+        np.testing.assert_array_equal(batch.image, expected)
+
+
+def test_batches_run_across_epochs():
+    labels = labels_of(data.train_batches(Distinct(5), PLAIN, batch_size=3, seed=0, steps=5))
+    assert sorted(labels) == sorted([*range(5)] * 3)
+
+
+def test_augmentation_differs_by_epoch(digits):
+    batches = data.train_batches([digits.train[0]], SHIFT, batch_size=1, seed=0, steps=20)
+    assert len({batch.image.tobytes() for batch in batches}) == 20
+
+
+def test_resumed_batches_are_the_same(digits):
+    options = {"batch_size": 32, "seed": 1, "steps": 60}
+    whole = list(data.train_batches(digits.train, SHIFT, **options))
+    assert len(whole) == 60
+    for start in (1, 42, 60):
+        resumed = data.train_batches(digits.train, SHIFT, start_step=start, **options)
+        assert_equal_batches(list(resumed), whole[start:])
+
+
+def test_seeds_differ_in_order_and_augmentation(digits):
+    first, second = (
+        next(data.train_batches(digits.train, SHIFT, batch_size=64, seed=seed, steps=1))
+        for seed in (0, 1)
+    )
+    assert (first.label != second.label).any()
+    one, other = (
+        next(data.train_batches([digits.train[0]], SHIFT, batch_size=1, seed=seed, steps=1))
+        for seed in (0, 1)
+    )
+    assert (one.image != other.image).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 449, 500])
+def test_evaluation_sees_every_image_once_in_order(digits, batch_size):
+    batches = list(data.eval_batches(digits.test, PLAIN, batch_size=batch_size))
+    assert {batch.image.shape for batch in batches} == {(batch_size, 8, 8, 3)}
+    assert len(batches) == -(-449 // batch_size)
+    images, labels, masks = map(np.concatenate, zip(*batches, strict=True))
+    assert masks.sum() == masks[:449].sum() == 449
+    assert not images[449:].any()
+    assert not labels[449:].any()
+    for index in range(449):
+        example = digits.test[index]
+        assert labels[index] == example["label"]
+        np.testing.assert_array_equal(images[index], decode(example["image"], ""))
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_batches_without_a_device(digits, monkeypatch):
+    # With no such platform, the first use of a device in a worker would fail.
+    monkeypatch.setenv("JAX_PLATFORMS", "none")
+    options = {"batch_size": 32, "seed": 1, "steps": 50}
+    alone = list(data.train_batches(digits.train, SHIFT, **options))
+    workers = data.train_batches(digits.train, SHIFT, num_workers=2, **options)
+    assert_equal_batches(list(workers), alone)
+    workers = data.train_batches(digits.train, SHIFT, num_workers=2, start_step=7, **options)
+    assert_equal_batches(list(workers), alone[7:])
+    alone = list(data.eval_batches(digits.test, SHIFT, batch_size=100))
+    workers = data.eval_batches(digits.test, SHIFT, batch_size=100, num_workers=2)
+    assert_equal_batches(list(workers), alone)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_broken_image_among_good_ones_is_named(tmp_path, workers):
+    root = write_folder(tmp_path / "pets", *GOOD)
+    path = root / "val" / "dog" / "e.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    test = data.load(f"folder:{root}", tmp_path).test
+    with pytest.raises(InputError, match=r"cannot read image val/dog/e\.jpg"):
+        list(data.eval_batches(test, PLAIN, batch_size=2, num_workers=workers))
+
+
+def test_batch_larger_than_the_data_set():
+    with pytest.raises(InputError, match="batch size 41 exceeds the 40 training images"):
+        data.train_batches(Distinct(40), PLAIN, batch_size=41, seed=0, steps=1)
