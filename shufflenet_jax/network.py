@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.ops import channel_shuffle, no_shuffle
-from shufflenet_jax.units import Conv, ShuffleUnit, UnitConstructor, batch_norm
+from shufflenet_jax.units import Conv, ShuffleUnit, Unit, UnitConstructor, batch_norm
 
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Output channels of stage 2 by groups, at 1x; each later stage doubles them."""
@@ -171,7 +171,7 @@ def shufflenet(
     conv1_channels: int | None = None,
     repeats: Sequence[int] = REPEATS,
     stem: Stem = IMAGENET_STEM,
-    unit: Callable[..., UnitConstructor] = ShuffleUnit,
+    unit: Callable[..., Unit] = ShuffleUnit,
     rngs: nnx.Rngs,
 ) -> Network:
     """ShuffleNet width-x with a number of groups (Table 1).

@@ -7,7 +7,7 @@ stride, rngs=rngs)``; whatever else it takes (groups, mixing) is bound by `funct
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class Unit(nnx.Module):
         raise NotImplementedError
 
 
+@runtime_checkable
 class UnitConstructor(Protocol):
     """What a network asks of a unit: stride 1 keeps the channels, stride 2 halves the map."""
 

@@ -26,7 +26,7 @@ from shufflenet_jax.errors import InputError
 ROOT = Path(__file__).parents[1]
 
 PLAIN = data.Preprocessing(
-    image_size=8, crop="shift", shift=0, flip=False, color=0, lighting=0, eval_resize=1
+    image_size=8, crop="shift", shift=0.0, flip=False, color=0.0, lighting=0.0, eval_resize=1.0
 )
 
 
@@ -385,10 +385,21 @@ def test_decode_cmyk():
     np.testing.assert_allclose(decode(cmyk, "cmyk"), image, atol=3)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
-def test_broken_image_is_named(kind):
-    image = encoded(Image.fromarray(noise(32, 32)), kind)
-    broken = image if kind == "GIF" else image[: len(image) // 2]
+PNG, JPEG, GIF = (encoded(Image.fromarray(noise(32, 32)), kind) for kind in ("PNG", "JPEG", "GIF"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(PNG[:1000], id="truncated PNG"),
+        pytest.param(JPEG[:1000], id="truncated JPEG"),
+        pytest.param(PNG[:11] + b"\0" + PNG[12:], id="PNG header of no length"),
+        pytest.param(PNG[:36] + b"\0" + PNG[37:], id="PNG chunk of wrong length"),
+        pytest.param(GIF, id="GIF"),
+    ],
+)
+def test_broken_image_is_named(broken):
     rng = np.random.default_rng(0)
     for read in (
         lambda: decode(broken, "n01/x.JPEG"),
@@ -436,7 +447,7 @@ def test_shifts_reach_every_offset_in_both_directions():
 @settings(max_examples=50, deadline=None)
 def test_random_resized_part_keeps_its_bounds(seed, scale):
     preprocessing = data.Preprocessing(
-        image_size=32, scale=scale, ratio=(0.7, 1.4), flip=False, color=0, lighting=0
+        image_size=32, scale=scale, ratio=(0.7, 1.4), flip=False, color=0.0, lighting=0.0
     )
     # Red tells x, green tells y: the slopes of the result are the part's width and height.
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))
@@ -454,7 +465,7 @@ def test_random_resized_part_keeps_its_bounds(seed, scale):
 def test_random_part_of_a_strip_is_its_central_square():
     strip = np.zeros((8, 200, 3), np.uint8)
     strip[:, 96:104] = 255
-    preprocessing = data.Preprocessing(image_size=8, scale=(0.9, 1.0), color=0, lighting=0)
+    preprocessing = data.Preprocessing(image_size=8, scale=(0.9, 1.0), color=0.0, lighting=0.0)
     part = train_image(preprocessing, encoded(Image.fromarray(strip)), "", np.random.default_rng(0))
     assert (part == 255).all()
 
@@ -467,7 +478,9 @@ def test_flip_mirrors_half_of_the_images_or_none(crop):
     rng = np.random.default_rng(0)
 
     def flipped(flip: bool) -> float:
-        preprocessing = data.Preprocessing(16, crop, shift=0, flip=flip, color=0, eval_resize=1)
+        preprocessing = data.Preprocessing(
+            16, crop, shift=0.0, flip=flip, color=0.0, eval_resize=1.0
+        )
         parts = [train_image(preprocessing, image, "", rng).astype(int) for _ in range(200)]
         return np.mean([part[:, 8:].sum() > part[:, :8].sum() for part in parts])
 
@@ -479,8 +492,8 @@ def test_color_changes_by_no_more_than_asked():
     image = encoded(Image.new("RGB", (8, 8), (100, 100, 100)))
     rng = np.random.default_rng(0)
     values = {}
-    for color in (0, 0.4):
-        preprocessing = data.Preprocessing(8, "shift", shift=0, color=color, lighting=0)
+    for color in (0.0, 0.4):
+        preprocessing = data.Preprocessing(8, "shift", shift=0.0, color=color, lighting=0.0)
         values[color] = [train_image(preprocessing, image, "", rng)[0, 0, 0] for _ in range(300)]
     assert set(values[0]) == {100}
     # On an even gray only the brightness tells.
@@ -490,7 +503,9 @@ def test_color_changes_by_no_more_than_asked():
 
 def test_lighting_moves_all_pixels_alike_without_wrapping():
     image = encoded(Image.fromarray(np.array([[0, 128, 255]], np.uint8)).resize((9, 9), 0))
-    preprocessing = data.Preprocessing(9, "shift", shift=0, color=0, lighting=0.3, eval_resize=1)
+    preprocessing = data.Preprocessing(
+        9, "shift", shift=0.0, color=0.0, lighting=0.3, eval_resize=1.0
+    )
     rng = np.random.default_rng(0)
     offsets = []
     for _ in range(100):
@@ -516,7 +531,7 @@ def test_evaluation_sees_the_centre():
 def test_large_jpeg_looks_like_its_full_decoding():
     image = Image.fromarray(noise(15, 20)).resize((2000, 1500), Image.Resampling.BICUBIC)
     jpeg = encoded(image, "JPEG", quality=95)
-    preprocessing = data.Preprocessing(image_size=64, eval_resize=1)
+    preprocessing = data.Preprocessing(image_size=64, eval_resize=1.0)
     expected = decode(jpeg, "").resize((64, 64), Image.Resampling.BICUBIC, (250, 0, 1750, 1500))
     got = eval_image(preprocessing, jpeg, "").astype(int)
     difference = np.abs(got - np.asarray(expected))
@@ -527,15 +542,15 @@ def test_large_jpeg_looks_like_its_full_decoding():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, "image_size 0"),
-        ({"crop": "centre"}, "crop 'centre' is neither"),
+        ({"image_size": 0}, "image_size is 0, but must be at least 1"),
+        ({"crop": "centre"}, "crop is 'centre', but must be 'random_resized' or 'shift'"),
         ({"scale": (0.0, 1.0)}, "scale"),
         ({"scale": (0.5, 0.4)}, "scale"),
         ({"ratio": (2.0, 1.0)}, "ratio"),
-        ({"shift": 1.5}, "shift 1.5"),
-        ({"color": -0.1}, "color -0.1"),
-        ({"lighting": -1}, "lighting -1"),
-        ({"eval_resize": 0.9}, "eval_resize 0.9"),
+        ({"shift": 1.5}, "shift is 1.5"),
+        ({"color": -0.1}, "color is -0.1"),
+        ({"lighting": -1.0}, "lighting is -1"),
+        ({"eval_resize": 0.9}, "eval_resize is 0.9"),
     ],
 )
 def test_preprocessing_mistakes(options, message):
@@ -545,7 +560,7 @@ def test_preprocessing_mistakes(options, message):
 
 # Batches
 
-SHIFT = data.Preprocessing(image_size=32, crop="shift", lighting=0, eval_resize=1)
+SHIFT = data.Preprocessing(image_size=32, crop="shift", lighting=0.0, eval_resize=1.0)
 
 
 def labels_of(batches) -> list[int]:

@@ -63,14 +63,14 @@ class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, root: Path, **kwargs: Any):
+    def __init__(self, root: Path, data_dir: Path):
         self._root = root
         self._classes = class_folders(root)
         self._images = {
             split: [image for folder in folders for image in sorted(images_in(folder))]
             for split, folders in self._classes.items()
         }
-        super().__init__(config=tfds.core.BuilderConfig(name=self._fingerprint()), **kwargs)
+        super().__init__(data_dir=data_dir / "folder" / self._fingerprint())
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()

@@ -47,7 +47,7 @@ def train_batches(
     resumed or on the number of workers.
 
     Args:
-      num_workers: Processes that make batches; 0 for two threads of this process.
+      num_workers: Processes that make batches; 0 for a thread of this process.
 
     Raises:
       InputError: A batch is larger than the data set. While iterating: an image is broken.
@@ -73,7 +73,7 @@ def eval_batches(
     """Every example once, in order; the last batch is padded and masked to the full size.
 
     Args:
-      num_workers: Processes that make batches; 0 for two threads of this process.
+      num_workers: Processes that make batches; 0 for a thread of this process.
 
     Raises:
       InputError: While iterating: an image is broken.
@@ -114,9 +114,10 @@ def _iterate(dataset: Any, num_workers: int) -> Iterator[Batch]:
     import grain
     from absl import flags
 
-    # PIL lets go of the interpreter lock for the better part of a JPEG, so that a second thread
-    # pays; for tiny images more threads cost time. A worker process prefetches by itself.
-    threads = 0 if num_workers else 2
+    # One thread, to work while the accelerator does. A second one contends for the interpreter
+    # lock, which halves the speed on tiny images; on large ones workers gain more. A worker
+    # prefetches by itself.
+    threads = 0 if num_workers else 1
     dataset = dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     )

@@ -59,21 +59,18 @@ class Preprocessing:
     eval_resize: float = 256 / 224
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise InputError(f"image_size {self.image_size} is not positive")
-        if self.crop not in ("random_resized", "shift"):
-            raise InputError(f"crop {self.crop!r} is neither 'random_resized' nor 'shift'")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"scale {self.scale} is not a range of fractions of the image")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"ratio {self.ratio} is not a range of positive numbers")
-        for name in ("shift", "color"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} {getattr(self, name)} is not between 0 and 1")
-        if self.lighting < 0:
-            raise InputError(f"lighting {self.lighting} is negative")
-        if self.eval_resize < 1:
-            raise InputError(f"eval_resize {self.eval_resize} is below 1: nothing to cut out")
+        for name, valid, rule in (
+            ("image_size", self.image_size >= 1, "at least 1"),
+            ("crop", self.crop in ("random_resized", "shift"), "'random_resized' or 'shift'"),
+            ("scale", 0 < self.scale[0] <= self.scale[1] <= 1, "least and greatest, in (0, 1]"),
+            ("ratio", 0 < self.ratio[0] <= self.ratio[1], "least and greatest, above 0"),
+            ("shift", 0 <= self.shift <= 1, "in [0, 1]"),
+            ("color", 0 <= self.color <= 1, "in [0, 1]"),
+            ("lighting", self.lighting >= 0, "at least 0"),
+            ("eval_resize", self.eval_resize >= 1, "at least 1"),
+        ):
+            if not valid:
+                raise InputError(f"{name} is {getattr(self, name)!r}, but must be {rule}")
 
 
 def decode(encoded: bytes, key: str) -> Image.Image:
@@ -94,9 +91,10 @@ def train_image(
     with _naming(key):
         image = _open(encoded)
         if preprocessing.crop == "shift":
-            image = _resized(image, _central_box(image.size, preprocessing), size)
+            box = _central_box(image.size, preprocessing.eval_resize)
         else:
-            image = _resized(image, _random_box(image.size, preprocessing, rng), size)
+            box = _random_box(image.size, preprocessing.scale, preprocessing.ratio, rng)
+        image = _resized(image, box, size)
     if preprocessing.crop == "shift":
         bound = round(preprocessing.shift * size)
         x, y = rng.integers(-bound, bound, size=2, endpoint=True).tolist()
@@ -119,7 +117,7 @@ def eval_image(
     """Decodes an image, and cuts out the central square of it, resized."""
     with _naming(key):
         image = _open(encoded)
-        box = _central_box(image.size, preprocessing)
+        box = _central_box(image.size, preprocessing.eval_resize)
         return np.asarray(_resized(image, box, preprocessing.image_size))
 
 
@@ -129,7 +127,7 @@ def _naming(key: str) -> Iterator[None]:
         yield
     # All that PIL's decoders raise; a broken PNG is a SyntaxError.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {key}: {error}") from error
+        raise InputError(f"cannot read image {key}: not an intact JPEG or PNG") from error
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -168,30 +166,31 @@ def _resized(image: Image.Image, box: _Box, size: int) -> Image.Image:
     )
 
 
-def _central_box(size: tuple[int, int], preprocessing: Preprocessing) -> _Box:
-    side = min(size) / preprocessing.eval_resize
+def _central_box(size: tuple[int, int], zoom: float) -> _Box:
+    side = min(size) / zoom
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     return left, top, left + side, top + side
 
 
 def _random_box(
-    size: tuple[int, int], preprocessing: Preprocessing, rng: np.random.Generator
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
 ) -> _Box:
-    """A part with its area uniform in ``scale`` and its ratio log-uniform in ``ratio``.
+    """A part with its area uniform in ``scale`` and its shape log-uniform in ``ratio``.
 
     Inception's augmentation (arXiv 1409.4842, section 6). The central square where ten tries
     do not fit into the image.
     """
     for _ in range(10):
-        area = rng.uniform(*preprocessing.scale) * size[0] * size[1]
-        ratio = math.exp(rng.uniform(*map(math.log, preprocessing.ratio)))
-        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        area = rng.uniform(*scale) * size[0] * size[1]
+        shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        width, height = math.sqrt(area * shape), math.sqrt(area / shape)
         if width <= size[0] and height <= size[1]:
             left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)
             return left, top, left + width, top + height
-    side = min(size)
-    left, top = (size[0] - side) / 2, (size[1] - side) / 2
-    return left, top, left + side, top + side
+    return _central_box(size, zoom=1.0)
 
 
 def _color_jittered(image: Image.Image, color: float, rng: np.random.Generator) -> Image.Image:

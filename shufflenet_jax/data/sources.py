@@ -13,8 +13,10 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from shufflenet_jax.errors import InputError
 
+_FILE_FORMAT = "array_record"  # the format with random access
+
 # tensorflow_datasets and this package's builders are imported where they are used: it takes 0.3 s,
-# and to check a name needs neither.
+# and most names are checked without.
 
 
 class Example(TypedDict):
@@ -87,9 +89,6 @@ class PreparedSplit:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PreparedSplit, (self.directory, self.split)
-
-
-_FILE_FORMAT = "array_record"  # the format with random access
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
@@ -193,7 +192,7 @@ def _prepare_own(name: str, data_dir: Path) -> Path:
     else:
         from shufflenet_jax.data.folder import Folder
 
-        builder = Folder(Path(name.removeprefix("folder:")).expanduser(), data_dir=data_dir)
+        builder = Folder(Path(name.removeprefix("folder:")).expanduser(), data_dir)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:

@@ -1,0 +1,24 @@
+"""Strict numerics for every test: shapes are checked, nothing is promoted, warnings are errors."""
+
+import os
+
+# Before JAX is imported, here and in the processes that tests start.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("shufflenet_jax", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory):
+    """Prepared data sets live and die with the tests, also those of processes they start."""
+    directory = tmp_path_factory.mktemp("tfds")
+    os.environ["TFDS_DATA_DIR"] = str(directory)
+    return directory
