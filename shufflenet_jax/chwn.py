@@ -17,7 +17,6 @@ Two forms compute the same functions:
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +25,12 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax.errors import InputError
 
-Form = Literal["direct", "matmul"]
-
-_form: contextvars.ContextVar[Form | None] = contextvars.ContextVar("form", default=None)
+_form: contextvars.ContextVar[str | None] = contextvars.ContextVar("form", default=None)
 _DIMENSIONS = ("CHWN", "HWIO", "CHWN")
 
 
 @contextlib.contextmanager
-def form(name: Form) -> Iterator[None]:
+def form(name: str) -> Iterator[None]:
     """Uses one form for everything traced inside the block, whatever the platform."""
     if name not in ("direct", "matmul"):
         raise InputError(f"unknown form {name!r}: choose 'direct' or 'matmul'")
@@ -44,7 +41,7 @@ def form(name: Form) -> Iterator[None]:
         _form.reset(token)
 
 
-def active_form() -> Form:
+def active_form() -> str:
     """The form in force: the one chosen by `form`, else the platform's default."""
     return _form.get() or ("matmul" if jax.default_backend() == "cpu" else "direct")
 

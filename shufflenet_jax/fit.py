@@ -1,9 +1,11 @@
 """A whole training run: from the first step, or the last checkpoint, to the final evaluation."""
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from shufflenet_jax.data import Dataset, eval_batches, train_batches
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.metrics import MetricsLog
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
+from shufflenet_jax.train import Evaluation, State, create_state, make_evaluate, make_train_step
 
 
 class Diverged(Exception):
@@ -101,54 +103,50 @@ def fit(
     train_step = make_train_step(graphdef, optimizer, recipe.label_smoothing)
     evaluate = make_evaluate(graphdef)
 
-    checkpoints = Checkpoints(directory / "checkpoints")
-    state = checkpoints.restore(state) or state
-    start = int(state.step)
-    metrics = MetricsLog(directory, start)
-
-    def test() -> Evaluation:
-        return evaluate(
-            state,
-            eval_batches(
-                dataset.test,
-                recipe.preprocessing,
-                batch_size=recipe.batch_size,
-                num_workers=num_workers,
-            ),
+    def test(state: State) -> Evaluation:
+        batches = eval_batches(
+            dataset.test,
+            recipe.preprocessing,
+            batch_size=recipe.batch_size,
+            num_workers=num_workers,
         )
+        return evaluate(state, batches)
 
-    batches = train_batches(
-        dataset.train,
-        recipe.preprocessing,
-        batch_size=recipe.batch_size,
-        seed=seed,
-        steps=total,
-        start_step=start,
-        num_workers=num_workers,
-    )
-    evaluation = None
-    window, since = [], time.monotonic()
-    for step, batch in enumerate(batches, start + 1):
-        state, step_metrics = train_step(state, batch)
-        window.append(step_metrics)
-        last = step == total
-        saves = last or step % (intervals.checkpoint * epoch) == 0
-        # A row never spans a checkpoint, so that a resumed run writes the same rows.
-        if saves or step % intervals.log == 0:
-            row = _means(window, step)
-            metrics.write(step, "train", **row, learning_rate=float(schedule(step - 1)))
-            now = time.monotonic()
-            on_progress(Progress(step, total, row["loss"], len(window) / (now - since)))
-            window, since = [], now
-        if last or step % (intervals.evaluate * epoch) == 0:
-            evaluation = test()
-            metrics.write(step, "test", **dataclasses.asdict(evaluation))
-            since = time.monotonic()
-        if saves:
-            checkpoints.save(state)
-    checkpoints.close()
-    metrics.close()
-    return evaluation or test()
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(closing(Checkpoints(directory / "checkpoints")))
+        state = checkpoints.restore(state) or state
+        start = int(state.step)
+        metrics = stack.enter_context(closing(MetricsLog(directory, start)))
+        batches = train_batches(
+            dataset.train,
+            recipe.preprocessing,
+            batch_size=recipe.batch_size,
+            seed=seed,
+            steps=total,
+            start_step=start,
+            num_workers=num_workers,
+        )
+        evaluation = None
+        window, since = [], time.monotonic()
+        for step, batch in enumerate(batches, start + 1):
+            state, step_metrics = train_step(state, batch)
+            window.append(step_metrics)
+            last = step == total
+            saves = last or step % (intervals.checkpoint * epoch) == 0
+            # A row never spans a checkpoint, so that a resumed run writes the same rows.
+            if saves or step % intervals.log == 0:
+                row = _means(window, step)
+                metrics.write(step, "train", **row, learning_rate=float(schedule(step - 1)))
+                now = time.monotonic()
+                on_progress(Progress(step, total, row["loss"], len(window) / (now - since)))
+                window, since = [], now
+            if last or step % (intervals.evaluate * epoch) == 0:
+                evaluation = test(state)
+                metrics.write(step, "test", **dataclasses.asdict(evaluation))
+                since = time.monotonic()
+            if saves:
+                checkpoints.save(state)
+    return evaluation or test(state)
 
 
 def _means(window: list[dict[str, Array]], last_step: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ class MetricsLog:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
         self._events = SummaryWriter(str(directory / "events"), purge_step=step + 1)
 
-    def write(self, step: int, split: str, **values: float) -> None:
+    def write(self, step: int, split: str, **values: float | int) -> None:
         """Appends one row, in one write, so that a reader sees it whole or not at all."""
         row = json.dumps({"step": step, "split": split, **values})
         os.write(self._file, f"{row}\n".encode())

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,6 @@ STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 
 REPEATS = (4, 8, 4)
 """Units in stages 2, 3 and 4; the first of each has stride 2."""
-
-Rounding = Literal["exact", "stage", "double"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def stem_channels(width: float) -> int:
     return max(12, int(24 * 2.0 ** math.floor(math.log2(width))))
 
 
-def stage_channels(groups: int, width: float, rounding: Rounding = "stage") -> tuple[int, ...]:
+def stage_channels(groups: int, width: float, rounding: str = "stage") -> tuple[int, ...]:
     """Output channels of stages 2, 3 and 4 at a width, made valid for the groups.
 
     Scaling Table 1 does not always give channels that the groups and the 1:4 bottleneck divide
@@ -166,7 +163,7 @@ def shufflenet(
     width: float = 1.0,
     num_classes: int = 1000,
     shuffle: bool = True,
-    rounding: Rounding = "stage",
+    rounding: str = "stage",
     channels: Sequence[int] | None = None,
     conv1_channels: int | None = None,
     repeats: Sequence[int] = REPEATS,

@@ -1,12 +1,12 @@
 """The paper's operations as pure functions on NHWC arrays (section 3.1)."""
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
 
 
-def channel_shuffle(x: Float[Array, "..."], groups: int, axis: int = -1) -> Float[Array, "..."]:
+def channel_shuffle(x: Shaped[Array, "..."], groups: int, axis: int = -1) -> Shaped[Array, "..."]:
     """Mixes the channels of all groups (section 3.1, figure 1): (g, n) transposed to (n, g).
 
     Channel ``i * n + j``, the j-th of group i, moves to ``j * groups + i``. With c / groups in
@@ -28,7 +28,7 @@ def channel_shuffle(x: Float[Array, "..."], groups: int, axis: int = -1) -> Floa
     return x.reshape(split).swapaxes(axis, axis + 1).reshape(x.shape)
 
 
-def no_shuffle(x: Float[Array, "..."], groups: int, axis: int = -1) -> Float[Array, "..."]:
+def no_shuffle(x: Shaped[Array, "..."], groups: int, axis: int = -1) -> Shaped[Array, "..."]:
     """Leaves the channels where they are: the "off" column of Table 3."""
     del groups, axis
     return x

@@ -50,7 +50,7 @@ class Evaluation:
 def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """Splits a network into its structure, its trainable arrays and its BN statistics."""
     graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return graphdef, nnx.pure(params), nnx.pure(batch_stats)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
 
 def create_state(
@@ -64,8 +64,8 @@ def create_state(
 
 def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     """Takes RGB images of 0 to 255 to the range the networks are trained on."""
-    scaled = images.astype(jnp.float32) / 255
-    return (scaled - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
+    mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (PIXEL_MEAN, PIXEL_STD))
+    return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def make_train_step(
@@ -83,7 +83,7 @@ def make_train_step(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
         )
         loss = optax.softmax_cross_entropy(logits, targets).mean()
-        return loss, (logits, nnx.pure(nnx.state(network, nnx.BatchStat)))
+        return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
     @jax.jit(donate_argnums=0)
     def train_step(state: State, batch: Batch):

@@ -9,11 +9,16 @@ from jaxtyping import install_import_hook
 
 install_import_hook("shufflenet_jax", "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# XLA compiles each new shape, which takes longer than hypothesis expects of an example.
+hypothesis.settings.register_profile("jax", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("jax")
 
 
 @pytest.fixture(scope="session", autouse=True)

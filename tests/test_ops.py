@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
@@ -62,7 +62,6 @@ def test_groups_that_do_not_divide_name_both_numbers():
 
 
 @given(groups, st.integers(1, 3), st.integers(1, 3), shapes)
-@settings(deadline=None, max_examples=30)
 def test_grouped_pointwise_is_the_direct_convolution(groups, inputs, outputs, shape):
     x = normal(0, (*shape, groups * inputs))
     kernel = normal(1, (1, 1, inputs, groups * outputs))
@@ -71,7 +70,6 @@ def test_grouped_pointwise_is_the_direct_convolution(groups, inputs, outputs, sh
 
 
 @given(st.integers(1, 5), st.sampled_from([1, 2]), shapes)
-@settings(deadline=None, max_examples=30)
 def test_depthwise_is_the_direct_convolution(channels, stride, shape):
     x, kernel = normal(0, (*shape, channels)), normal(1, (3, 3, 1, channels))
     expected = nhwc_conv(x, kernel, stride, channels)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import os
 import re
@@ -196,8 +197,8 @@ def _prepare_own(name: str, data_dir: Path) -> Path:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        # TFDS reports on stdout, which belongs to the program's own results.
-        with contextlib.redirect_stdout(sys.stderr):
+        # What TFDS reports on stdout, a download, is none here.
+        with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(file_format=_FILE_FORMAT)
     except OSError as error:
         # TFDS renames a finished directory into place, which fails for the second of two

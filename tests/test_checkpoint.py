@@ -1,0 +1,94 @@
+"""Checkpoints: what goes in comes out, or it is refused."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shufflenet_jax.checkpoint import Checkpoints
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.train import State
+
+
+def state(step):
+    params = {"layer": {"kernel": jnp.full((64, 64), float(step)), "bias": jnp.arange(4.0)}}
+    opt_state = Recipe().optimizer(100).init(params)
+    return State(jnp.int32(step), params, {"mean": jnp.full(3, 0.1 * step)}, opt_state)
+
+
+def assert_same(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def save(directory, *steps):
+    checkpoints = Checkpoints(directory)
+    for step in steps:
+        checkpoints.save(state(step))
+    checkpoints.close()
+
+
+def test_the_newest_is_restored_and_old_ones_go(tmp_path):
+    save(tmp_path, 1, 2, 3)
+    assert_same(Checkpoints(tmp_path).restore(like=state(0)), state(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3", "sha256"]
+    assert sorted(path.name for path in (tmp_path / "sha256").iterdir()) == ["2.json", "3.json"]
+
+
+def test_nothing_to_restore(tmp_path):
+    assert Checkpoints(tmp_path).restore(like=state(0)) is None
+
+
+def test_a_saved_state_may_be_overwritten_at_once(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    first = state(1)
+    checkpoints.save(first)
+    donated = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(first)
+    jax.block_until_ready(donated)
+    checkpoints.close()
+    assert_same(Checkpoints(tmp_path).restore(like=state(0)), state(1))
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, lambda path: path.unlink()])
+def test_damage_to_any_file_falls_back_to_the_one_before(tmp_path, damage, caplog):
+    save(tmp_path / "intact", 1, 2)
+    files = sorted(path for path in (tmp_path / "intact" / "2").rglob("*") if path.is_file())
+    assert len(files) > 3
+    for index in range(len(files)):
+        copy = tmp_path / f"copy{index}"
+        save(copy, 1, 2)
+        victim = sorted(path for path in (copy / "2").rglob("*") if path.is_file())[index]
+        damage(victim)
+        with caplog.at_level(logging.WARNING):
+            assert_same(Checkpoints(copy).restore(like=state(0)), state(1))
+        assert "checkpoint of step 2" in caplog.text
+        # What was damaged is gone, and its step can be saved again.
+        save(copy, 2)
+        assert_same(Checkpoints(copy).restore(like=state(0)), state(2))
+
+
+def test_an_unfinished_checkpoint_is_not_trusted(tmp_path):
+    save(tmp_path, 1, 2)
+    (tmp_path / "sha256" / "2.json").unlink()
+    assert_same(Checkpoints(tmp_path).restore(like=state(0)), state(1))
+
+
+def test_every_field_is_saved():
+    assert {field.name for field in dataclasses.fields(State)} == {
+        "step", "params", "batch_stats", "opt_state"
+    }  # fmt: skip

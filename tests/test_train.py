@@ -1,0 +1,241 @@
+"""The recipe, the training step, evaluation and whole runs."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from shufflenet_jax import InputError, Stem, chwn, shufflenet
+from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
+from shufflenet_jax.fit import Diverged, Intervals, fit
+from shufflenet_jax.metrics import MetricsLog, read_metrics
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.train import create_state, make_evaluate, make_train_step, normalise
+
+TINY = Preprocessing(image_size=16, crop="shift", flip=False, color=0.0, lighting=0.0)
+RECIPE = Recipe(epochs=1, batch_size=64, learning_rate=0.05, preprocessing=TINY)
+
+
+def tiny(seed=0):
+    return shufflenet(
+        width=0.25,
+        num_classes=10,
+        repeats=(1, 1, 1),
+        stem=Stem(stride=2, max_pool=False),
+        rngs=nnx.Rngs(seed),
+    )
+
+
+def random_batch(size=16, seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(
+        image=rng.integers(0, 256, (size, 16, 16, 3)).astype(np.uint8),
+        label=rng.integers(0, 10, size).astype(np.int32),
+        mask=np.ones(size, bool),
+    )
+
+
+def test_learning_rate_falls_linearly_to_zero():
+    schedule = Recipe(learning_rate=0.5).schedule(steps=100)
+    rates = np.array([schedule(step) for step in (0, 25, 50, 99, 100)])
+    np.testing.assert_allclose(rates, [0.5, 0.375, 0.25, 0.005, 0.0], atol=1e-7)
+
+
+def test_paper_recipe_is_300_000_steps():
+    assert Recipe().steps(1_281_167) == pytest.approx(3e5, rel=2e-3)
+
+
+def test_optimizer_is_nesterov_sgd_with_decay_of_kernels_only():
+    """Against the update written out, as in Sutskever et al. 2013 with a linear rate."""
+    recipe = Recipe(learning_rate=0.5, momentum=0.9, weight_decay=0.1)
+    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
+    optimizer = recipe.optimizer(steps=10)
+    state, expected = optimizer.init(params), {"kernel": 3.0, "bias": 3.0}
+    velocity = {"kernel": 0.0, "bias": 0.0}
+    for step in range(3):
+        grads = jax.tree.map(jnp.ones_like, params)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, decay in (("kernel", 0.1), ("bias", 0.0)):
+            gradient = 1 + decay * expected[name]
+            velocity[name] = 0.9 * velocity[name] + gradient
+            rate = 0.5 * (1 - step / 10)
+            expected[name] -= rate * (gradient + 0.9 * velocity[name])
+    np.testing.assert_allclose(params["kernel"], expected["kernel"], rtol=1e-5)
+    np.testing.assert_allclose(params["bias"], expected["bias"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("batch_size", 0), ("label_smoothing", 1.0)]
+)
+def test_impossible_recipes_are_refused(field, value):
+    with pytest.raises(InputError, match=field):
+        Recipe(**{field: value})
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    """A state factory and the compiled functions, shared: they are pure."""
+    optimizer = RECIPE.optimizer(steps=60)
+    graphdef, _ = create_state(tiny(), optimizer)
+    return (
+        lambda: create_state(tiny(), optimizer)[1],
+        make_train_step(graphdef, optimizer, label_smoothing=0.0),
+        make_evaluate(graphdef),
+    )
+
+
+def test_loss_falls_on_one_batch(trainer):
+    new_state, train_step, _ = trainer
+    state, batch, losses = new_state(), random_batch(), []
+    for _ in range(60):
+        state, metrics = train_step(state, batch)
+        losses.append(metrics["loss"].item())
+    assert losses[0] > 2
+    assert losses[-1] < 0.1
+    assert metrics["top1_error"] == 0
+    assert state.step == 60
+
+
+def test_running_statistics_move_a_tenth_of_the_way(trainer):
+    """To the batch's own: those of conv1's output, for the first BN."""
+    new_state, train_step, _ = trainer
+    batch = random_batch()
+    images = chwn.from_nhwc(normalise(jnp.asarray(batch.image)))
+    outputs = tiny().conv1(images)
+    state, _ = train_step(new_state(), batch)
+    moved = state.batch_stats["conv1_norm"]
+    np.testing.assert_allclose(moved["mean"], 0.1 * outputs.mean((1, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * outputs.var((1, 2, 3)), rtol=1e-4)
+
+
+def test_label_smoothing_bounds_the_loss_from_below():
+    """The least cross-entropy against smoothed targets is their entropy."""
+    optimizer = RECIPE.optimizer(steps=60)
+    graphdef, state = create_state(tiny(), optimizer)
+    train_step = make_train_step(graphdef, optimizer, label_smoothing=0.1)
+    for _ in range(60):
+        state, metrics = train_step(state, random_batch())
+    targets = np.full(10, 0.01) + 0.9 * np.eye(10)[0]
+    entropy = -(targets * np.log(targets)).sum()
+    assert entropy <= metrics["loss"] < entropy + 0.3
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 448, 449, 500])
+def test_evaluation_counts_every_image_once(trainer, batch_size):
+    """The errors do not depend on how the images fall into batches."""
+    new_state, _, evaluate = trainer
+    state, digits = new_state(), load("digits")
+    few = digits.test if batch_size > 1 else Some(digits.test, 60)
+
+    def evaluation(size):
+        return evaluate(state, eval_batches(few, TINY, batch_size=size))
+
+    whole, parts = evaluation(len(few)), evaluation(batch_size)
+    assert parts.examples == whole.examples == len(few)
+    assert parts.top1_error == pytest.approx(whole.top1_error, abs=1e-9)
+    assert parts.top5_error == pytest.approx(whole.top5_error, abs=1e-9)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert 0 < whole.top5_error < whole.top1_error < 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Some:
+    """The first few of some examples."""
+
+    examples: object
+    count: int
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.examples[index]
+
+
+def test_top_errors_by_hand(trainer):
+    """Against a sort of the logits."""
+    new_state, _, evaluate = trainer
+    state, batch = new_state(), random_batch(size=50)
+    graphdef, _, _ = nnx.split(tiny(), nnx.Param, nnx.BatchStat)
+    network = nnx.merge(graphdef, state.params, state.batch_stats)
+    order = np.argsort(-np.asarray(jax.jit(network)(normalise(jnp.asarray(batch.image)))), axis=1)
+    rank = np.argmax(order == batch.label[:, None], axis=1)
+    found = evaluate(state, [batch])
+    assert found.top1_error == pytest.approx(100 * np.mean(rank > 0))
+    assert found.top5_error == pytest.approx(100 * np.mean(rank > 4))
+
+
+def train(directory, recipe=RECIPE, seed=0, **options):
+    intervals = Intervals(log=5, evaluate=1, checkpoint=1)
+    arguments = {"seed": seed, "directory": directory, "intervals": intervals} | options
+    return fit(tiny(seed), load("digits"), recipe, **arguments)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_ends_in_the_same_bits(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+
+    def stop_at(step):
+        def on_progress(progress):
+            if progress.step >= step:
+                raise Interrupted
+
+        return on_progress
+
+    whole = train(tmp_path / "whole", recipe)
+    # Between checkpoints, right at one, and before the first.
+    for step in (5, 30, 42, 50):
+        with pytest.raises(Interrupted):
+            train(tmp_path / "parts", recipe, on_progress=stop_at(step))
+    assert train(tmp_path / "parts", recipe) == whole
+    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
+    assert len(rows[0].splitlines()) > 10
+
+
+def test_seeds_differ_and_one_seed_does_not(tmp_path):
+    losses = [train(tmp_path / str(i), seed=seed).loss for i, seed in enumerate((0, 0, 1))]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_finished_run_is_evaluated_again_without_training(tmp_path):
+    first = train(tmp_path)
+    steps = []
+    again = train(tmp_path, on_progress=lambda progress: steps.append(progress.step))
+    assert again == first
+    assert not steps
+
+
+def test_divergence_names_the_step(tmp_path):
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e30)
+    with pytest.raises(Diverged) as caught:
+        train(tmp_path, recipe)
+    finite = [row["step"] for row in read_metrics(tmp_path) if row["split"] == "train"]
+    assert 1 < caught.value.step <= 10
+    assert not finite or max(finite) < caught.value.step
+
+
+def test_metrics_of_a_killed_run(tmp_path):
+    """Rows past the checkpoint go, a torn last line goes, the rest stays as it was."""
+    log = MetricsLog(tmp_path)
+    for step in (10, 20, 30):
+        log.write(step, "train", loss=1 / step)
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    kept = path.read_bytes().splitlines(keepends=True)[:2]
+    with path.open("ab") as file:
+        file.write(b'{"step": 40, "spl')
+    log = MetricsLog(tmp_path, step=20)
+    log.close()
+    assert path.read_bytes() == b"".join(kept)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20]
+    assert json.loads(kept[0]) == {"step": 10, "split": "train", "loss": 0.1}
