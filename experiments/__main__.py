@@ -58,40 +58,22 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from experiments import config as configs
-    from experiments import experiment, workdir
     from experiments.board import Board
     from experiments.launch import default_jobs, launch
+    from experiments.plan import plan
     from experiments.report import as_markdown
-    from shufflenet_jax import data
 
-    chosen = experiment.load(options.name)
-    config = chosen.get_config(options.budget)
-    swept = {key for cell in chosen.cells for key in cell.overrides}
-    configs.override(config, options.assignments, swept)
-    configs.recipe_of(config)
-    configs.intervals_of(config)
-    data_dir = configs.data_dir_of(config)
-    data.check(config.data.name, data_dir)
-    if any(assignment.startswith("network.") for assignment in options.assignments):
-        for cell in chosen.cells:
-            configs.network_of(configs.cell_config(config, cell), num_classes=2)
-    directory = options.workdir or Path("runs") / chosen.name
-    sweep = workdir.create(chosen, options.budget, config, directory.absolute())
-    runs = [
-        sweep.run(cell, seed)
-        for seed in range(options.seeds)
-        for cell in sweep.cells(options.cells)
-    ]
+    sweep, runs = plan(
+        options.name,
+        budget=options.budget,
+        assignments=options.assignments,
+        directory=options.workdir,
+        pattern=options.cells,
+        seeds=options.seeds,
+    )
     todo = [run for run in runs if run.status in ("missing", "failed")]
-    print(f"{chosen.title}\n{len(runs)} runs in {directory}, {len(todo)} to train", flush=True)
+    print(f"{sweep.experiment.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     if todo:
-        examples = len(data.load(config.data.name, data_dir).train)
-        recipe = configs.recipe_of(config)
-        if recipe.batch_size > examples:
-            raise InputError(
-                f"recipe.batch_size {recipe.batch_size} is more than the {examples} images"
-            )
         with Board(runs) as board:
             launch(sweep, todo, options.jobs or default_jobs(), board.update)
     print(f"\n{as_markdown(sweep)}")

@@ -35,7 +35,7 @@ class Budget:
     verdict: str
 
 
-_SMALL_IMAGE = Preprocessing(image_size=32, crop="shift", color=0.0, lighting=0.0, eval_resize=1.0)
+_SMALL_IMAGES = Preprocessing(image_size=32, crop="shift", color=0.0, lighting=0.0, eval_resize=1.0)
 
 BUDGETS = {
     "digits": Budget(
@@ -44,8 +44,8 @@ BUDGETS = {
         recipe=Recipe(
             epochs=10,
             batch_size=32,
-            learning_rate=0.1,
-            preprocessing=dataclasses.replace(_SMALL_IMAGE, flip=False),
+            learning_rate=0.03,
+            preprocessing=dataclasses.replace(_SMALL_IMAGES, image_size=24, flip=False),
         ),
         intervals=Intervals(log=20, evaluate=5, checkpoint=5),
         verdict="Digits (1,797 images of 8x8) proves the machinery, not the paper's claims.",
@@ -53,7 +53,7 @@ BUDGETS = {
     "cifar10": Budget(
         data="cifar10",
         stem=SMALL_STEM,
-        recipe=Recipe(epochs=30, batch_size=128, learning_rate=0.1, preprocessing=_SMALL_IMAGE),
+        recipe=Recipe(epochs=30, batch_size=128, learning_rate=0.1, preprocessing=_SMALL_IMAGES),
         intervals=Intervals(log=100, evaluate=5, checkpoint=1),
         verdict="CIFAR-10 at a reduced budget shows tendencies, not the paper's claims.",
     ),

@@ -49,13 +49,11 @@ def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str
 def _parse(key: str, text: str, old: Any) -> Any:
     """Reads text as a value of the type of the one it replaces. Nothing is evaluated."""
     kind = type(old)
+    if kind is tuple:
+        parts = text.strip("()[], ").split(",")
+        return tuple(_parse(key, part.strip(), old[0]) for part in parts)
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind is tuple:
-            parts = [part for part in text.strip("()[] ").split(",") if part.strip()]
-            return tuple(_parse(key, part.strip(), old[0]) for part in parts)
-        return kind(text)
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         expected = {bool: "true or false", int: "an integer", float: "a number"}[kind]
         raise InputError(f"{key} must be {expected}, not {text!r}") from None

@@ -5,6 +5,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any
 
@@ -72,6 +73,18 @@ class Experiment:
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
     difference: tuple[str, str] | None
+
+    def matching(self, pattern: str) -> list[Cell]:
+        """Returns the cells whose names match a glob.
+
+        Raises:
+          InputError: None does.
+        """
+        found = [cell for cell in self.cells if fnmatchcase(cell.name, pattern)]
+        if not found:
+            every = ", ".join(cell.name for cell in self.cells)
+            raise InputError(f"no cell matches {pattern!r}; there are {every}")
+        return found
 
 
 def names() -> list[str]:

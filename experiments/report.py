@@ -21,7 +21,7 @@ from shufflenet_jax.complexity import complexity
 
 def summary(sweep: Sweep) -> dict[str, Any]:
     """Everything that a report says, as plain data."""
-    cells = [_cell(sweep, cell) for cell in sweep.cells()]
+    cells = [_cell(sweep, cell) for cell in sweep.experiment.cells]
     errors = {cell["name"]: cell["errors"] for cell in cells}
     return {
         "experiment": sweep.experiment.name,

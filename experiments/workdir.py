@@ -12,10 +12,8 @@ DIR/cells/NAME-HASH/seedN/          one run: a cell trained with one seed
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +78,6 @@ class Sweep:
         """Returns a cell by name."""
         return next(cell for cell in self.experiment.cells if cell.name == name)
 
-    def cells(self, pattern: str = "*") -> list[Cell]:
-        """Returns the cells whose names match a glob.
-
-        Raises:
-          InputError: None does.
-        """
-        found = [cell for cell in self.experiment.cells if fnmatchcase(cell.name, pattern)]
-        if not found:
-            every = ", ".join(cell.name for cell in self.experiment.cells)
-            raise InputError(f"no cell matches {pattern!r}; the cells are {every}")
-        return found
-
     def begun(self, cell: Cell) -> list[Run]:
         """Returns the runs of a cell that have a directory, by seed."""
         folder = self.run(cell, 0).directory.parent
@@ -100,7 +86,9 @@ class Sweep:
 
     def runs(self) -> list[Run]:
         """Returns the runs that were begun; a cell without any stands in with seed 0."""
-        return [run for cell in self.cells() for run in self.begun(cell) or [self.run(cell, 0)]]
+        return [
+            run for cell in self.experiment.cells for run in self.begun(cell) or [self.run(cell, 0)]
+        ]
 
 
 def create(experiment: Experiment, budget: str, config: ConfigDict, directory: Path) -> Sweep:
@@ -116,19 +104,13 @@ def create(experiment: Experiment, budget: str, config: ConfigDict, directory: P
     }
     try:
         old = _manifest(directory)
-        if old is None:
-            directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(directory / "sweep.json", json.dumps(manifest, indent=1))
-        elif not os.access(directory, os.W_OK):
-            raise PermissionError
-    except (PermissionError, NotADirectoryError, FileExistsError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is None and not error.args:
-            reason = "permission denied"
-        else:
-            reason = error.strerror or str(error)
-        raise InputError(f"cannot write to workdir {directory}: {reason.lower()}") from None
-    if old is not None:
-        _refuse_another(old, manifest, directory)
+        if old is not None and (directory / "cells").exists():
+            _refuse_another(old, manifest, directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / "sweep.json", json.dumps(manifest, indent=1))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write to workdir {directory}: {reason}") from None
     return Sweep(experiment, budget, config, directory)
 
 

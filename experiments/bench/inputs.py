@@ -1,0 +1,84 @@
+"""The weights and data that every peer gets, the same in every process."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.bench.workloads import Net, Operation, Workload
+from shufflenet_jax.network import IMAGENET_STEM, SMALL_STEM, Network, shufflenet
+
+LEARNING_RATE = 0.01
+MOMENTUM = 0.9
+WEIGHT_DECAY = 4e-5
+"""SGD of every training step: Nesterov momentum, an L2 penalty on the kernels."""
+
+
+def network(net: Net) -> Network:
+    """Builds a network whose BN scales, shifts and running statistics are not the initial ones.
+
+    With the initial ones, a peer that mixed them up would still give the right logits.
+    """
+    made = shufflenet(
+        groups=net.groups,
+        width=net.width,
+        stem=SMALL_STEM if net.small else IMAGENET_STEM,
+        num_classes=10 if net.small else 1000,
+        rngs=nnx.Rngs(0),
+    )
+    random = np.random.default_rng(0)
+    for _, module in nnx.iter_modules(made):
+        if isinstance(module, nnx.BatchNorm):
+            for variable, low, high in (
+                (module.scale, 0.5, 1.0),
+                (module.bias, -0.5, 0.5),
+                (module.mean, -0.5, 0.5),
+                (module.var, 0.5, 1.5),
+            ):
+                drawn = random.uniform(low, high, variable.shape)
+                variable[...] = jnp.asarray(drawn, jnp.float32)
+    return made
+
+
+def batch(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised float32 images, NHWC, and int32 labels, for a network."""
+    random = np.random.default_rng(1)
+    size = workload.subject.image_size
+    images = random.standard_normal((workload.batch, size, size, 3), np.float32)
+    return images, random.integers(10, size=workload.batch, dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What an operation takes, float32.
+
+    Attributes:
+      x: Feature maps, NHWC.
+      kernel: Weights of a convolution, HWIO; empty for others.
+      scale, bias: Of BN; empty for others.
+    """
+
+    x: np.ndarray
+    weights: tuple[np.ndarray, ...]
+
+
+def arguments(workload: Workload) -> Arguments:
+    """The arguments of an operation."""
+    operation: Operation = workload.subject
+    random = np.random.default_rng(2)
+    shape = (workload.batch, operation.image_size, operation.image_size, operation.channels)
+    shapes = {
+        "conv": [
+            (
+                operation.kernel_size,
+                operation.kernel_size,
+                operation.channels // operation.groups,
+                operation.out_channels,
+            )
+        ],
+        "norm_relu": [(operation.channels,), (operation.channels,)],
+    }.get(operation.kind, [])
+    x, *weights = (random.standard_normal(each, np.float32) for each in [shape, *shapes])
+    return Arguments(x, tuple(weights))

@@ -1,0 +1,91 @@
+"""Who is timed: ours, the plain form, and other frameworks."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.bench.workloads import Net, Workload
+from shufflenet_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One workload, ready to be timed.
+
+    Attributes:
+      run: Does it once, to completion, and returns what came of it as the framework has it.
+      result: Takes that to arrays that all peers agree on: an operation's output and gradients
+        (NHWC, kernels as HWIO), a network's logits, or the loss of a training step.
+    """
+
+    run: Callable[[], Any]
+    result: Callable[[Any], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to compute the workloads.
+
+    Attributes:
+      name: As `--peers` and the tables know it.
+      module: The file of this package that prepares it.
+      variant: Which of the module's ways.
+      requires: Packages that it imports beyond the project's own.
+      does: The workloads it can do: infer and train of networks, and operations.
+    """
+
+    name: str
+    module: str
+    variant: str = ""
+    requires: tuple[str, ...] = ()
+    does: tuple[str, ...] = ("infer", "train", "operations")
+
+    def can(self, workload: Workload) -> bool:
+        """Whether it does workloads of this kind."""
+        kind = workload.mode if isinstance(workload.subject, Net) else "operations"
+        return kind in self.does
+
+    def missing(self) -> str | None:
+        """What is not installed, in words, or None."""
+        absent = [name for name in self.requires if not importlib.util.find_spec(name)]
+        if not absent:
+            return None
+        return f"{', '.join(absent)} not installed: pip install 'shufflenet-jax[bench]'"
+
+    def prepare(self, workload: Workload) -> Prepared:
+        """Builds the workload with the weights and images that every peer gets."""
+        module = importlib.import_module(f"experiments.bench.{self.module}")
+        return module.prepare(workload, self.variant)
+
+
+_TORCH = ("torch",)
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("ours", "peer_jax"),
+        Peer("plain", "peer_jax", "plain"),
+        Peer("torch", "peer_torch", "eager", _TORCH),
+        Peer("torch-folded", "peer_torch", "folded", _TORCH, ("infer",)),
+        Peer("torch.compile", "peer_torch", "compile", _TORCH, ("infer", "train")),
+        Peer("onnxruntime", "peer_onnx", "", ("torch", "onnxscript", "onnxruntime"), ("infer",)),
+        Peer("keras", "peer_keras", "", ("tensorflow", "keras"), ("infer", "train")),
+    )
+}
+"""Every peer by name; ours is what the others are held against."""
+
+
+def choose(names: Sequence[str]) -> list[Peer]:
+    """Returns the peers of these names, ours first.
+
+    Raises:
+      InputError: There is none of that name.
+    """
+    for name in names:
+        if name not in PEERS:
+            raise InputError(f"unknown peer {name!r}; there are {', '.join(PEERS)}")
+    return [peer for name, peer in PEERS.items() if name == "ours" or name in names]

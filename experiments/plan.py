@@ -1,0 +1,54 @@
+"""From what a user asked for to a sweep that can start: every mistake is found here, or before."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import config as configs
+from experiments import experiment, workdir
+from experiments.workdir import Run, Sweep
+from shufflenet_jax import data
+from shufflenet_jax.errors import InputError
+
+
+def plan(
+    name: str,
+    *,
+    budget: str,
+    assignments: Sequence[str],
+    directory: Path | None,
+    pattern: str,
+    seeds: int,
+) -> tuple[Sweep, list[Run]]:
+    """Returns the sweep, opened or begun, and the runs that were asked for, seed by seed.
+
+    Args:
+      name: Of the experiment.
+      budget: Its setting to start from.
+      assignments: ``KEY=VALUE`` changes to its configuration.
+      directory: Where the sweep is kept; ``runs/NAME`` if None.
+      pattern: Glob that chooses cells by name.
+      seeds: Seeds a cell.
+
+    Raises:
+      InputError: Anything that would keep a run from starting. Nothing was written.
+    """
+    chosen = experiment.load(name)
+    cells = chosen.matching(pattern)
+    config = chosen.get_config(budget)
+    swept = {key for cell in chosen.cells for key in cell.overrides}
+    configs.override(config, assignments, swept)
+    configs.intervals_of(config)
+    recipe, data_dir = configs.recipe_of(config), configs.data_dir_of(config)
+    data.check(config.data.name, data_dir)
+    # The networks of the experiments' own files are valid: only changed ones take the time.
+    if any(assignment.startswith("network.") for assignment in assignments):
+        for cell in cells:
+            configs.network_of(configs.cell_config(config, cell), num_classes=2)
+    examples = len(data.load(config.data.name, data_dir).train)
+    if recipe.batch_size > examples:
+        raise InputError(
+            f"recipe.batch_size {recipe.batch_size} is more than the {examples} images"
+        )
+    directory = directory or Path("runs") / name
+    sweep = workdir.create(chosen, budget, config, directory.absolute())
+    return sweep, [sweep.run(cell, seed) for seed in range(seeds) for cell in cells]

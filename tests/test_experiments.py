@@ -1,0 +1,291 @@
+"""Sweeps as a user runs them: real cells in real processes, shrunk."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import experiment, paper, workdir
+from experiments.__main__ import main
+
+SHRUNK = (
+    "--config.network.repeats=1,1,1",
+    "--config.recipe.epochs=1",
+    "--config.recipe.batch_size=128",
+    "--config.recipe.preprocessing.image_size=16",
+    "--config.intervals.log=2",
+)
+
+
+def run(directory, *arguments, name="table3"):
+    return main(["run", name, "--workdir", str(directory), *arguments])
+
+
+def report(directory, capsys):
+    capsys.readouterr()
+    assert main(["report", "--workdir", str(directory), "--format", "json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def status(directory, capsys):
+    capsys.readouterr()
+    assert main(["status", "--workdir", str(directory), "--json"]) == 0
+    return {
+        (cell["name"], cell["seed"]): cell for cell in json.loads(capsys.readouterr().out)["cells"]
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", experiment.names())
+def test_every_experiment_trains(name, tmp_path, capsys):
+    """Its smallest cells, shrunk; then the report knows them, and a second run trains nothing."""
+    cells = [c.name for c in experiment.load(name).cells if c.name.startswith("0.25x")]
+    arguments = ("--cells", "0.25x*", *SHRUNK)
+    assert run(tmp_path, *arguments, name=name) == 0
+    printed = capsys.readouterr().out
+    assert "proves the machinery, not the paper's claims" in printed
+    assert f"python -m experiments run {name} --budget paper" in printed
+    by_name = {cell["name"]: cell for cell in report(tmp_path, capsys)["cells"]}
+    for cell in experiment.load(name).cells:
+        found = by_name[cell.name]
+        assert found["paper_error"] == cell.paper_error
+        assert found["status"] == ("done" if cell.name in cells else "missing")
+        assert found["n"] == len(found["errors"]) == (cell.name in cells)
+        assert found["macs"] > found["macs_without_head"] > 0
+    assert run(tmp_path, *arguments, name=name) == 0
+    assert "0 to train" in capsys.readouterr().out
+    attempts = {cell["attempts"] for cell in status(tmp_path, capsys).values()}
+    assert attempts == {0, 1}
+
+
+@pytest.mark.slow
+def test_more_seeds_are_added_to_a_sweep(tmp_path, capsys):
+    arguments = ("--cells", "0.25x-g3", *SHRUNK)
+    assert run(tmp_path, *arguments) == 0
+    assert run(tmp_path, *arguments, "--seeds", "2") == 0
+    assert "2 runs" in (out := capsys.readouterr().out)
+    assert "1 to train" in out
+    cell = next(c for c in report(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")
+    assert cell["n"] == 2
+    assert cell["errors"][0] != cell["errors"][1]
+    assert cell["error_mean"] == pytest.approx(np.mean(cell["errors"]))
+    assert cell["error_std"] == pytest.approx(np.std(cell["errors"], ddof=1))
+
+
+@pytest.mark.slow
+def test_one_failure_stops_no_other_cell(tmp_path, capsys):
+    """A cell that fails is marked, the others are trained, and it is tried again next time."""
+    arguments = ("--cells", "0.25x-g8*", *SHRUNK)
+    assert run(tmp_path, "--cells", "0.25x-g8", *SHRUNK) == 0
+    sweep = workdir.open_sweep(tmp_path)
+    broken = sweep.run(sweep.cell("0.25x-g8-noshuffle"), 0)
+    broken.directory.mkdir(parents=True)
+    obstacle = broken.directory / "checkpoints"
+    obstacle.write_text("a file where a folder should be")
+    assert run(tmp_path, *arguments) == 1
+    states = status(tmp_path, capsys)
+    assert states["0.25x-g8", 0]["status"] == "done"
+    assert states["0.25x-g8-noshuffle", 0]["status"] == "failed"
+    assert "checkpoints" in broken.result["reason"]
+    assert main(["report", "--workdir", str(tmp_path)]) == 0
+    assert "failed [56.5]" in capsys.readouterr().out
+    obstacle.unlink()
+    assert run(tmp_path, *arguments) == 0
+    assert status(tmp_path, capsys)["0.25x-g8-noshuffle", 0]["attempts"] == 2
+
+
+@pytest.mark.slow
+def test_divergence_is_a_result(tmp_path, capsys):
+    arguments = ("--cells", "0.25x-g3", *SHRUNK, "--config.recipe.learning_rate=1e30")
+    assert run(tmp_path, *arguments) == 1
+    sweep = workdir.open_sweep(tmp_path)
+    result = sweep.run(sweep.cell("0.25x-g3"), 0).result
+    assert result["status"] == "diverged"
+    assert f"not finite at step {result['step']}" in result["reason"]
+    assert run(tmp_path, *arguments) == 1
+    cell = status(tmp_path, capsys)["0.25x-g3", 0]
+    assert (cell["status"], cell["attempts"]) == ("diverged", 1)  # the same again: not tried
+    assert next(c for c in report(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")["n"] == 0
+
+
+def cell_process(directory):
+    command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--workdir", directory]
+    return subprocess.Popen(list(map(str, command)))
+
+
+@pytest.mark.slow
+def test_kill_and_resume_is_bitwise_equal(tmp_path):
+    """SIGKILL after the first checkpoint, and again at random: the same metrics and weights."""
+    from shufflenet_jax.checkpoint import _digests
+
+    shrunk = [argument for argument in SHRUNK if "epochs" not in argument]
+    directories = [tmp_path / "whole", tmp_path / "killed"]
+    for directory in directories:
+        assignments = [a.removeprefix("--config.") for a in shrunk]
+        create_sweep(directory, *assignments, "recipe.epochs=12", "intervals.checkpoint=1")
+    assert cell_process(directories[0]).wait() == 0
+    runs = [
+        workdir.open_sweep(d).run(workdir.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
+    ]
+    killed = runs[1].directory
+    seals = killed / "checkpoints" / "sha256"
+    random = np.random.default_rng(0)
+    for after in (1, 2):
+        process = cell_process(directories[1])
+        while len(list(seals.glob("*.json"))) < after:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert runs[1].status == "missing"
+    assert cell_process(directories[1]).wait() == 0
+    assert runs[1].attempts == 3
+    whole, resumed = (run.directory for run in runs)
+    assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
+    step = runs[0].result["step"]
+    assert restored(whole, step) == restored(resumed, step)
+    same = {"status", "step", "top1_error", "top5_error", "loss", "examples"}
+    assert {k: runs[0].result[k] for k in same} == {k: runs[1].result[k] for k in same}
+    assert _digests(whole / "checkpoints" / "sha256").keys() == _digests(seals).keys()
+
+
+def restored(directory, step):
+    """Every array of a checkpoint, as bytes."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(directory / "checkpoints" / str(step) / "default")
+    return [(np.asarray(leaf).dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+def create_sweep(directory, *assignments):
+    """Creates a sweep without running it."""
+    from experiments import config as configs
+
+    chosen = experiment.load("table3")
+    config = chosen.get_config("digits")
+    configs.override(config, assignments)
+    return workdir.create(chosen, "digits", config, directory)
+
+
+def folder(path, *, train=("cat", "dog"), val=("cat", "dog"), images=2):
+    for split, classes in (("train", train), ("val", val)):
+        for name in classes:
+            (path / split / name).mkdir(parents=True)
+            for index in range(images):
+                pixels = np.random.default_rng(index).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(path / split / name / f"{index}.png")
+    return path
+
+
+@pytest.mark.slow
+def test_own_images_from_a_folder(tmp_path, capsys):
+    own = folder(tmp_path / "pets", images=8)
+    arguments = ("--cells", "0.25x-g3", *SHRUNK, "--config.recipe.batch_size=8")
+    assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 0
+    found = report(tmp_path / "run", capsys)
+    assert found["data"] == f"folder:{own}"
+    cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
+    assert cell["errors"][0] in [100 * wrong / 16 for wrong in range(17)]
+
+
+MISTAKES = {
+    "run tabel3": "unknown experiment 'tabel3'; did you mean table3",
+    "run table3 --config.recipe.epoch=3": "did you mean recipe.epochs",
+    "run table3 --config.recipe.epochs=ten": "must be an integer, not 'ten'",
+    "run table3 --config.recipe.learning_rate=fast": "must be a number, not 'fast'",
+    "run table3 --config.recipe.preprocessing.flip=maybe": "must be true or false, not 'maybe'",
+    "run table3 --config.network.repeats=4,x,4": "must be an integer, not 'x'",
+    "run table3 --config.recipe.epochs": "--config.recipe.epochs=VALUE",
+    "run table3 --config.recipe.epochs=0": "epochs must be at least 1",
+    "run table3 --config.intervals.log=0": "log must be at least 1",
+    "run table3 --config.network.groups=7": "272 channels do not divide into 7 groups",
+    "run table3 --config.network.groups=4": "choose with --cells",
+    "run table2 --config.network.rounding=exact": "25 channels do not divide into 2 groups",
+    "run table3 --config.network.name=resnet": "unknown network 'resnet'; there are shufflenet",
+    "run table3 --config.data.name=cifar10": "python -m experiments prepare cifar10",
+    "run table3 --config.data.name=folder:{tmp}/nowhere": "there is no folder {tmp}/nowhere",
+    "run table3 --config.data.name=folder:{tmp}/empty": "empty has no folder train",
+    "run table3 --config.data.name=folder:{tmp}/pets": "pets/train/dog has no images",
+    "run table3 --config.recipe.batch_size=5000": "batch_size 5000 is more than the 1348 images",
+    "run table3 --workdir {tmp}/file/below": "cannot write to workdir {tmp}/file/below",
+    "run table3 --workdir {tmp}/other": "recipe.epochs: 3, now",
+    "run table2 --workdir {tmp}/other": "experiment: 'table3', now 'table2'",
+    "run table3 --cells 2x*": "no cell matches '2x*'",
+    "run table3 --seeds 0": "must be at least 1",
+    "run table3 --budget huge": "unknown budget 'huge'",
+    "run table3 --epochs 3": "unknown argument '--epochs'",
+    "train": "invalid choice: 'train'",
+    "status --workdir {tmp}/empty": "empty holds no sweep",
+    "report --workdir {tmp}/nowhere": "nowhere holds no sweep",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_line_and_starts_nothing(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for image in (folder(tmp_path / "pets") / "train" / "dog").iterdir():
+        image.unlink()
+    other = create_sweep(tmp_path / "other", "recipe.epochs=3")
+    other.run(other.cell("1x-g3"), 0).directory.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command.format(tmp=tmp_path).split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert MISTAKES[command].format(tmp=tmp_path) in captured.err
+    assert captured.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_sweep_without_results_may_change_its_configuration(tmp_path):
+    create_sweep(tmp_path, "recipe.epochs=3")
+    assert create_sweep(tmp_path, "recipe.epochs=4").config.recipe.epochs == 4
+    assert workdir.open_sweep(tmp_path).config.recipe.epochs == 4
+
+
+def test_a_mistake_in_a_real_process_exits_with_2():
+    command = [sys.executable, "-m", "experiments", "run", "tabel3"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_list_names_every_cell(capsys):
+    assert main(["list", "--json"]) == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert len(listed["table2"]["cells"]) == 15
+    assert len(listed["table3"]["cells"]) == 12
+    assert "0.25x-g8-noshuffle" in listed["table3"]["cells"]
+    assert all(each["claims"] for each in listed.values())
+
+
+@pytest.mark.slow
+def test_complexity_lists_every_network(capsys):
+    assert main(["complexity", "--json"]) == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert listed["shufflenet_g8_0.25x"]["paper_mflops"] == 13
+    assert listed["shufflenet_g3_1x"] == listed["shufflenet_g3_1x_noshuffle"] | {
+        "name": "shufflenet_g3_1x"
+    }
+    one = listed["shufflenet_g3_2x"]
+    assert one["input"] == [224, 224, 3]
+    assert abs(one["macs"] / 1e6 - one["paper_mflops"]) < 0.5
+
+
+def test_papers_deltas():
+    """The transcription against the gains that the paper states in its text and tables."""
+    deltas = [round(e["off"] - e["on"], 1) for e in paper.TABLE3_ERRORS.values()]
+    assert deltas == [1.9, 5.2, 2.5, 5.8, 1.3, 3.8]
+    gains = [round(e[1] - min(e.values()), 1) for e in paper.TABLE2_ERRORS.values()]
+    assert gains == [1.2, 3.5, 4.4]

@@ -1,0 +1,99 @@
+"""The lock: one owner at a time, and a dead one gives way."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import lock
+from experiments.lock import Held, hold, is_held
+
+
+def test_only_one_holds_it_and_it_is_given_back(tmp_path):
+    path = tmp_path / "lock"
+    with hold(path):
+        assert is_held(path)
+        with pytest.raises(Held), hold(path):
+            pass
+        assert is_held(path)
+    assert not is_held(path)
+    with hold(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold_forever(path):
+    code = f"import sys, time; from experiments.lock import hold\nwith hold(__import__('pathlib').Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"  # noqa: E501
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_killed_owner_gives_way_and_a_live_one_does_not(tmp_path):
+    path = tmp_path / "lock"
+    process = hold_forever(path)
+    with process.stdout:
+        with pytest.raises(Held), hold(path):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with hold(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_an_owner_on_another_host_is_judged_by_its_heartbeat(tmp_path):
+    path = tmp_path / "lock"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "t"}))
+    with pytest.raises(Held), hold(path):
+        pass
+    long_ago = time.time() - lock.STALE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+    with hold(path):
+        assert is_held(path)
+
+
+def test_the_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    path = tmp_path / "lock"
+    with hold(path):
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 5
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def contend(path, counter, barrier):
+    """Takes over a dead lock together with others, and counts who is inside."""
+    barrier.wait()
+    try:
+        with hold(path):
+            with counter.get_lock():
+                counter.value += 1
+            time.sleep(0.5)
+    except Held:
+        pass
+
+
+@pytest.mark.slow
+def test_of_many_that_find_a_dead_lock_one_takes_it(tmp_path):
+    path = tmp_path / "lock"
+    context = multiprocessing.get_context("spawn")
+    for attempt in range(3):
+        process = hold_forever(path)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        counter, barrier = context.Value("i", 0), context.Barrier(6)
+        arguments = (path, counter, barrier)
+        contenders = [context.Process(target=contend, args=arguments) for _ in range(6)]
+        for each in contenders:
+            each.start()
+        for each in contenders:
+            each.join()
+        assert counter.value == 1, attempt
