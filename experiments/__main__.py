@@ -109,7 +109,7 @@ def _status(options: argparse.Namespace) -> int:
             "seed": run.seed,
             "status": run.status,
             "step": (run.result or run.progress)["step"],
-            "attempts": run.attempts,
+            "attempts": len(run.attempts),
         }
         for run in runs
     ]

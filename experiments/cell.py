@@ -98,7 +98,7 @@ def _record_attempt(run: Run) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": jax.devices()[0].device_kind,
-        "machine": platform.machine(),
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
@@ -106,6 +106,15 @@ def _record_attempt(run: Run) -> None:
     }
     with (run.directory / "attempts.jsonl").open("a") as file:
         file.write(json.dumps(attempt) + "\n")
+
+
+def _processor() -> str:
+    """The name of the CPU, which platform.processor() does not tell on Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

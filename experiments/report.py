@@ -63,6 +63,7 @@ def as_markdown(sweep: Sweep) -> str:
         f"{recipe.preprocessing.image_size}x{recipe.preprocessing.image_size}, n = {n} "
         f"(mean ± standard deviation over seeds); in brackets the paper's, on ImageNet.",
         _results(cells, experiment.difference),
+        _provenance(sweep),
         _sizes(report["cells"], recipe.preprocessing.image_size),
         "Claims of the paper:",
         "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
@@ -140,6 +141,20 @@ def _difference(minuend: dict, subtrahend: dict) -> str:
     if not (minuend["errors"] and subtrahend["errors"]):
         return paper
     return f"{minuend['error_mean'] - subtrahend['error_mean']:+.2f} {paper}"
+
+
+def _provenance(sweep: Sweep) -> str:
+    """Where and with what the runs were trained, one line for each difference."""
+    made = Counter(
+        f"{attempt['processor']} ({attempt['device']}, {attempt['cores']} cores a run), "
+        f"Python {attempt['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in attempt["versions"].items())
+        + (f", commit {attempt['commit'][:8]}" if attempt["commit"] else "")
+        for run in sweep.runs()
+        if run.status == "done"
+        for attempt in run.attempts[-1:]
+    )
+    return "\n".join(f"{count} runs trained on {place}." for place, count in made.items())
 
 
 def _sizes(cells: list[dict], image_size: int) -> str:

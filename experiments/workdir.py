@@ -46,10 +46,11 @@ class Run:
         return _read_json(self.directory / "progress.json") or nothing
 
     @property
-    def attempts(self) -> int:
-        """How often a process started on it."""
+    def attempts(self) -> list[dict[str, Any]]:
+        """What is known of each process that started on it; a line cut off by a crash is not."""
         path = self.directory / "attempts.jsonl"
-        return path.read_text().count("\n") if path.exists() else 0
+        *lines, _ = path.read_text().split("\n") if path.exists() else [""]
+        return [json.loads(line) for line in lines]
 
     @property
     def status(self) -> str:

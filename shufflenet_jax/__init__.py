@@ -2,6 +2,7 @@
 
 from shufflenet_jax.complexity import Complexity, complexity
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.inference import fold
 from shufflenet_jax.network import (
     IMAGENET_STEM,
     SMALL_STEM,
@@ -27,6 +28,7 @@ __all__ = [
     "channel_shuffle",
     "complexity",
     "depthwise",
+    "fold",
     "grouped_pointwise",
     "no_shuffle",
     "shufflenet",

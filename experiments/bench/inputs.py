@@ -1,19 +1,23 @@
 """The weights and data that every peer gets, the same in every process."""
 
+import math
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from experiments.bench.workloads import Net, Operation, Workload
+from shufflenet_jax.complexity import complexity
 from shufflenet_jax.network import IMAGENET_STEM, SMALL_STEM, Network, shufflenet
 
-LEARNING_RATE = 0.01
+# Small, because rounding flips the sign in front of some ReLU now and then: the gradients of two
+# correct peers can differ by a percent, and the losses that follow must still agree.
+LEARNING_RATE = 2e-4
+"""SGD of every training step, with Nesterov momentum and an L2 penalty on the kernels."""
+
 MOMENTUM = 0.9
 WEIGHT_DECAY = 4e-5
-"""SGD of every training step: Nesterov momentum, an L2 penalty on the kernels."""
 
 
 def network(net: Net) -> Network:
@@ -21,13 +25,7 @@ def network(net: Net) -> Network:
 
     With the initial ones, a peer that mixed them up would still give the right logits.
     """
-    made = shufflenet(
-        groups=net.groups,
-        width=net.width,
-        stem=SMALL_STEM if net.small else IMAGENET_STEM,
-        num_classes=10 if net.small else 1000,
-        rngs=nnx.Rngs(0),
-    )
+    made = _initial(net)
     random = np.random.default_rng(0)
     for _, module in nnx.iter_modules(made):
         if isinstance(module, nnx.BatchNorm):
@@ -37,9 +35,31 @@ def network(net: Net) -> Network:
                 (module.mean, -0.5, 0.5),
                 (module.var, 0.5, 1.5),
             ):
-                drawn = random.uniform(low, high, variable.shape)
-                variable[...] = jnp.asarray(drawn, jnp.float32)
+                variable[...] = jnp.asarray(random.uniform(low, high, variable.shape), jnp.float32)
     return made
+
+
+def _initial(net: Net) -> Network:
+    return shufflenet(
+        groups=net.groups,
+        width=net.width,
+        stem=SMALL_STEM if net.small else IMAGENET_STEM,
+        num_classes=10 if net.small else 1000,
+        rngs=nnx.Rngs(0),
+    )
+
+
+def macs(workload: Workload) -> int:
+    """Multiply-adds of convolutions and linear layers in one step; a backward pass has two each."""
+    subject = workload.subject
+    if isinstance(subject, Net):
+        network = nnx.eval_shape(lambda: _initial(subject))
+        of_image = complexity(network, (subject.image_size, subject.image_size, 3)).macs
+    else:
+        positions = math.ceil(subject.image_size / subject.stride) ** 2
+        filter_size = subject.kernel_size**2 * subject.channels // subject.groups
+        of_image = positions * filter_size * subject.out_channels
+    return of_image * workload.batch * (3 if workload.mode == "train" else 1)
 
 
 def batch(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
@@ -56,8 +76,7 @@ class Arguments:
 
     Attributes:
       x: Feature maps, NHWC.
-      kernel: Weights of a convolution, HWIO; empty for others.
-      scale, bias: Of BN; empty for others.
+      weights: The kernel of a convolution, HWIO; scale and shift of BN; empty for others.
     """
 
     x: np.ndarray

@@ -4,12 +4,14 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from experiments.bench.workloads import Net, Workload
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.network import Network
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,13 @@ class Peer:
             return None
         return f"{', '.join(absent)} not installed: pip install 'shufflenet-jax[bench]'"
 
-    def prepare(self, workload: Workload) -> Prepared:
-        """Builds the workload with the weights and images that every peer gets."""
-        module = importlib.import_module(f"experiments.bench.{self.module}")
-        return module.prepare(workload, self.variant)
+    def load(self) -> ModuleType:
+        """Imports what the peer needs."""
+        return importlib.import_module(f"experiments.bench.{self.module}")
+
+    def prepare(self, workload: Workload, network: Network | None) -> Prepared:
+        """Builds a workload; of a network with copies of the weights of the one given."""
+        return self.load().prepare(workload, network, self.variant)
 
 
 _TORCH = ("torch",)

@@ -97,6 +97,10 @@ class Section:
     peers: Sequence[str] = ()
     axis: str = ""
 
+    def value(self, workload: Workload) -> float:
+        """Where a workload stands on the axis."""
+        return getattr(workload if self.axis == "batch" else workload.subject, self.axis)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -113,6 +117,9 @@ class Plan:
     costs: Sequence[Workload]
     rounds: int
     seconds: float
+
+
+MODES = ("infer", "train")
 
 
 def full(threads: int) -> Plan:
@@ -176,9 +183,6 @@ def _operations(batch: int, shrink: int, threads: int) -> list[Workload]:
         Operation("avg_pool", 240, 28 // shrink),
     ]
     return [Workload(each, mode, batch, threads) for each in operations for mode in MODES]
-
-
-MODES = ("infer", "train")
 
 
 def _scaling(base: Workload, **axes: Sequence[float]) -> list[Section]:

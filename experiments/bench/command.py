@@ -1,0 +1,71 @@
+"""The command `bench`: from its options to the tables."""
+
+import argparse
+import importlib.util
+import os
+import sys
+
+from experiments.bench import machine, measure, tables, workloads
+from experiments.bench.peers import PEERS, Peer, choose
+from experiments.bench.workloads import Plan
+from shufflenet_jax.errors import InputError
+
+
+def run(options: argparse.Namespace) -> str:
+    """Runs the benchmark and returns its tables, or JSON.
+
+    Args:
+      options: json, quick, peers (names, or None for all), threads, and plot (a path or None).
+
+    Raises:
+      InputError: An unknown peer, more threads than processors, or a plot without matplotlib.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError("the benchmark binds processes to processors, which needs Linux")
+    if options.threads > (processors := len(os.sched_getaffinity(0))):
+        raise InputError(f"{options.threads} threads, but {processors} processors")
+    if options.plot and not importlib.util.find_spec("matplotlib"):
+        raise InputError("a plot needs matplotlib: pip install 'shufflenet-jax[bench]'")
+    chosen = choose(options.peers or list(PEERS))
+    skipped = {peer.name: reason for peer in chosen if (reason := peer.missing())}
+    for name, reason in skipped.items():
+        _say(f"{name} is left out: {reason}")
+    plan = (workloads.quick if options.quick else workloads.full)(options.threads)
+    results = _measure(plan, [peer for peer in chosen if peer.name not in skipped], skipped)
+    if options.plot:
+        from experiments.bench import plot
+
+        plot.save(tables.summary(results), options.plot)
+    return tables.as_json(results) if options.json else tables.as_markdown(results)
+
+
+def _measure(plan: Plan, peers: list[Peer], skipped: dict[str, str]) -> tables.Results:
+    # Several frameworks share one GPU: JAX must not take most of it at the start.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    load_before = os.getloadavg()[0]
+    counts = sorted({each.threads for section in plan.sections for each in section.workloads})
+    described = measure.in_fresh_process(counts[-1], machine.describe)
+    peaks = {count: measure.in_fresh_process(count, machine.matmul_peak, peers) for count in counts}
+    sections = []
+    for section in plan.sections:
+        able = [peer for peer in peers if not section.peers or peer.name in section.peers]
+        timings = []
+        for workload in section.workloads:
+            _say(f"{section.title}: {workload}")
+            timings += measure.time_workload(workload, able, plan.rounds, plan.seconds)
+        sections.append((section, timings))
+    costs = []
+    for workload in plan.costs:
+        for peer in peers:
+            if peer.can(workload):
+                _say(f"compile time and memory: {workload}, {peer.name}")
+                costs.append(measure.cost_of(workload, peer))
+    load = (load_before, os.getloadavg()[0])
+    warning = machine.busy(*load, counts[-1]) or ""
+    if warning:
+        _say(warning)
+    return tables.Results(described, peaks, load, warning, skipped, sections, costs)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

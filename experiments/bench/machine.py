@@ -1,0 +1,70 @@
+"""The machine and the software that a benchmark ran on."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+
+import jax
+
+from experiments.bench import peer_jax
+from experiments.bench.peers import Peer
+
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "onnxruntime", "tensorflow-cpu", "keras")
+
+
+def describe() -> dict:
+    """What a reader needs to judge the numbers: processor, device, versions."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "host": platform.node(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "precision": str(peer_jax.precision()),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def matmul_peak(peers: Sequence[Peer]) -> float:
+    """Returns the most GFLOP/s that a large matrix product reaches here, by JAX or PyTorch."""
+    multiplies = [peer_jax.matmul]
+    if any(peer.module == "peer_torch" for peer in peers):
+        from experiments.bench import peer_torch
+
+        multiplies.append(peer_torch.matmul)
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    best = float("inf")
+    for multiply in (make(size) for make in multiplies):
+        for _ in range(6):
+            start = perf_counter()
+            multiply()
+            best = min(best, perf_counter() - start)
+    return 2 * size**3 / best / 1e9
+
+
+def busy(before: float, after: float, threads: int) -> str | None:
+    """A warning if others used the machine too, by its load averages over a minute, or None."""
+    if before < 0.5 and after < threads + 0.5:
+        return None
+    return (
+        f"WARNING: the machine was not idle: load {before:.1f} before, {after:.1f} after, "
+        f"with {threads} threads of ours"
+    )
+
+
+def _processor() -> str:
+    """The name of the CPU, which platform.processor() does not tell on Linux."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,223 @@
+"""What a benchmark found, as Markdown tables and as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from experiments.bench import inputs
+from experiments.bench.measure import Cost, Timing
+from experiments.bench.workloads import Section
+from experiments.report import render
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a benchmark found.
+
+    Attributes:
+      machine: As `machine.describe` has it.
+      peak_gflops: Most GFLOP/s of a matrix product, by number of threads.
+      load: Load average over a minute, before and after.
+      warning: That the machine was not idle, or empty.
+      skipped: Peers that are missing, and why.
+      sections: Each with its timings.
+      costs: Compile times and peak memory.
+    """
+
+    machine: dict[str, Any]
+    peak_gflops: dict[int, float]
+    load: tuple[float, float]
+    warning: str
+    skipped: dict[str, str]
+    sections: Sequence[tuple[Section, Sequence[Timing]]]
+    costs: Sequence[Cost]
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """Everything as plain data, with the ratios; below 1 ours is faster, or takes less."""
+    return {
+        "machine": results.machine,
+        "peak_gflops": {str(threads): peak for threads, peak in results.peak_gflops.items()},
+        "load": list(results.load),
+        "warning": results.warning,
+        "skipped": results.skipped,
+        "sections": [
+            {
+                "title": section.title,
+                "axis": section.axis,
+                "rows": [
+                    _timing_row(section, workload, own, results.peak_gflops)
+                    for workload, own in _by_workload(timings).items()
+                ],
+            }
+            for section, timings in results.sections
+        ],
+        "costs": [
+            _cost_row(workload, own) for workload, own in _by_workload(results.costs).items()
+        ],
+    }
+
+
+def as_json(results: Results) -> str:
+    """The summary as JSON."""
+    return json.dumps(summary(results), indent=2)
+
+
+def as_markdown(results: Results) -> str:
+    """The tables, after what they were measured on and before what could not be measured."""
+    found = summary(results)
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    peaks = ", ".join(
+        f"{peak:.0f} GFLOP/s with {threads} threads"
+        for threads, peak in results.peak_gflops.items()
+    )
+    parts = [
+        f"{machine['host']}: {machine['processor']}, {machine['cores']} cores, device "
+        f"{machine['device']}, {machine['precision']}. Python {machine['python']}, {versions}. "
+        f"Matrix product: {peaks}. Load {results.load[0]:.1f} before, {results.load[1]:.1f} after.",
+        found["warning"],
+        "\n".join(f"{name} is left out: {reason}" for name, reason in found["skipped"].items()),
+        "Times are medians of turns in ms, ours with quartiles. In front of the time of each peer "
+        "stands ours / theirs: below 1 ours is faster. Peak is the share of the matrix product's "
+        "speed that ours reaches.",
+    ]
+    failures: list[str] = []
+    for section in found["sections"]:
+        parts += [f"## {section['title']}", _timings(section["rows"], failures)]
+    if found["costs"]:
+        parts += [
+            "## Compile time and peak memory",
+            "Until the end of the first step less one step, in s; the most memory that it took "
+            "beyond what the process had, in MiB, with ours / theirs in front.",
+            _costs(found["costs"], failures),
+        ]
+    parts.append("\n".join(failures))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _by_workload(measured: Sequence) -> dict:
+    """Groups timings or costs by workload, then by peer."""
+    grouped: dict = {}
+    for each in measured:
+        grouped.setdefault(each.workload, {})[each.peer] = each
+    return grouped
+
+
+def _timing_row(section: Section, workload, timings: dict[str, Timing], peaks) -> dict[str, Any]:
+    macs = inputs.macs(workload)
+    peers = {}
+    for name, timing in timings.items():
+        if timing.failure:
+            peers[name] = {"failure": timing.failure}
+            continue
+        peers[name] = {
+            "median_ms": timing.median,
+            "quartiles_ms": list(timing.quartiles),
+            "milliseconds": list(timing.milliseconds),
+            "ratio": _ratio(timings["ours"], timing, "median"),
+            "peak_share": 2 * macs / (timing.median / 1000) / 1e9 / peaks[workload.threads],
+        }
+    return {
+        "workload": str(workload),
+        **asdict(workload),
+        "value": section.value(workload) if section.axis else None,
+        "macs": macs,
+        "peers": peers,
+    }
+
+
+def _cost_row(workload, costs: dict[str, Cost]) -> dict[str, Any]:
+    peers = {}
+    for name, cost in costs.items():
+        if cost.failure:
+            peers[name] = {"failure": cost.failure}
+            continue
+        peers[name] = {
+            "build_seconds": cost.build_seconds,
+            "peak_mib": cost.peak_mib,
+            "memory_ratio": _ratio(costs["ours"], cost, "peak_mib"),
+        }
+    return {"workload": str(workload), **asdict(workload), "peers": peers}
+
+
+def _ratio(ours: Timing | Cost, theirs: Timing | Cost, attribute: str) -> float | None:
+    return None if ours.failure else getattr(ours, attribute) / getattr(theirs, attribute)
+
+
+def _timings(rows: Sequence[dict], failures: list[str]) -> str:
+    peers = _columns(rows)
+    table = _table("workload", "ours, ms", "peak", *peers)
+    for row in rows:
+        ours = row["peers"]["ours"]
+        entries = ["failed", ""]
+        if "failure" not in ours:
+            low, high = ours["quartiles_ms"]
+            share = f"{ours['peak_share']:.0%}" if row["macs"] else ""
+            entries = [f"{_ms(ours['median_ms'])} [{_ms(low)}, {_ms(high)}]", share]
+        for name in peers:
+            peer = row["peers"].get(name)
+            entries.append(
+                _entry(peer, lambda peer: f"{_factor(peer['ratio'])} ({_ms(peer['median_ms'])})")
+            )
+        table.add_row(row["workload"], *entries)
+        failures += _failures(row)
+    return render(table)
+
+
+def _costs(rows: Sequence[dict], failures: list[str]) -> str:
+    peers = ["ours", *_columns(rows)]
+    table = _table("workload", *(f"{name}{unit}" for name in peers for unit in (", s", ", MiB")))
+    for row in rows:
+        entries = []
+        for name in peers:
+            peer = row["peers"].get(name)
+            entries.append(_entry(peer, lambda peer: f"{peer['build_seconds']:.1f}"))
+            entries.append(
+                _entry(
+                    peer, lambda peer: f"{_factor(peer['memory_ratio'])} ({peer['peak_mib']:.0f})"
+                )
+            )
+        table.add_row(row["workload"], *entries)
+        failures += _failures(row)
+    return render(table)
+
+
+def _columns(rows: Sequence[dict]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row["peers"] if name != "ours"))
+
+
+def _entry(peer: dict | None, text) -> str:
+    if peer is None:
+        return ""
+    return "failed" if "failure" in peer else text(peer)
+
+
+def _failures(row: dict) -> list[str]:
+    return [
+        f"{name}, {row['workload']}: {peer['failure']}"
+        for name, peer in row["peers"].items()
+        if "failure" in peer
+    ]
+
+
+def _factor(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def _ms(milliseconds: float) -> str:
+    """Three significant digits."""
+    digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2
+    return f"{milliseconds:.{digits}f}"
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.MARKDOWN)
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
