@@ -16,10 +16,13 @@ Two forms compute the same functions:
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -71,12 +74,12 @@ def conv(
       groups: Number of groups; group n maps the n-th run of c / groups input channels to the n-th
         run of o / groups output channels.
     """
-    depthwise = groups == x.shape[0] == kernel.shape[-1]
     if active_form() == "direct":
         return _direct_conv(x, kernel, stride, groups)
-    if depthwise:
+    size = kernel.shape[0]
+    if size == 3 and groups == x.shape[0] == kernel.shape[-1]:
         return _shifted_depthwise(x, kernel[:, :, 0, :], stride)
-    if kernel.shape[0] == 1:
+    if size == 1:
         return _matmul_pointwise(x[:, ::stride, ::stride], kernel[0, 0], groups)
     if kernel.shape[2] <= 4 and groups == 1:
         return _matmul_of_shifts(x, kernel, stride)
@@ -85,22 +88,34 @@ def conv(
 
 def max_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c h2 w2 b"]:
     """Max pooling, 3x3, stride 2, padded by 1 on each side."""
-    lowest = jnp.array(-jnp.inf, x.dtype)
     if active_form() == "direct":
-        return lax.reduce_window(x, lowest, lax.max, *_POOL_WINDOW)
-    # The gradient of nine maxima is three times faster on a CPU than that of a reduce_window.
-    first, *others = _shifts(x, 3, 2, lowest)
-    for other in others:
-        first = jnp.maximum(first, other)
-    return first
+        # NumPy's, which is no tracer under jit: XLA has a gradient for this very value only.
+        return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *_POOL_WINDOW)
+    return _max_of_shifts(x)
 
 
 def avg_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c h2 w2 b"]:
     """Average pooling, 3x3, stride 2, padded by 1 on each side; padding counts as zeros."""
-    zero = jnp.zeros((), x.dtype)
     if active_form() == "direct":
-        return lax.reduce_window(x, zero, lax.add, *_POOL_WINDOW) / 9
-    return sum(_shifts(x, 3, 2, zero)) / 9
+        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *_POOL_WINDOW) / 9
+    return _shifted_depthwise(x, jnp.full((3, 3, x.shape[0]), 1 / 9, x.dtype), 2)
+
+
+def batch_norm(
+    x: Float[Array, "c h w b"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    epsilon: float,
+) -> tuple[Float[Array, "c h w b"], Float[Array, " c"], Float[Array, " c"]]:
+    """Normalises by the batch's own statistics (Ioffe and Szegedy, arXiv 1502.03167).
+
+    Returns:
+      scale (x - mean) / sqrt(var + epsilon) + bias, and the mean and variance of each channel,
+      which carry no gradient.
+    """
+    if active_form() == "direct":
+        return _direct_batch_norm(x, scale, bias, epsilon)
+    return _affine_batch_norm(x, scale, bias, epsilon)
 
 
 _POOL_WINDOW = ((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -134,12 +149,119 @@ def _matmul_of_shifts(x: Array, kernel: Array, stride: int) -> Array:
     return y.reshape(out_channels, *columns.shape[1:])
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _shifted_depthwise(x: Array, kernel: Array, stride: int) -> Array:
     """A depthwise convolution: k k shifted images, each times one weight a channel."""
-    taps = kernel.reshape(-1, kernel.shape[-1], 1, 1, 1)
-    zero = jnp.zeros((), x.dtype)
-    shifts = _shifts(x, kernel.shape[0], stride, zero)
-    return sum(shift * tap for shift, tap in zip(shifts, taps, strict=True))
+    shifts = _shifts(x, kernel.shape[0], stride, jnp.zeros((), x.dtype))
+    return sum(shift * tap for shift, tap in zip(shifts, _taps(kernel), strict=True))
+
+
+def _shifted_depthwise_forward(x: Array, kernel: Array, stride: int):
+    return _shifted_depthwise(x, kernel, stride), (x, kernel)
+
+
+def _shifted_depthwise_backward(stride: int, saved: tuple[Array, Array], dy: Array):
+    # Automatic differentiation would pad and add up k k arrays of the size of x.
+    x, kernel = saved
+    shifts = _shifts(x, kernel.shape[0], stride, jnp.zeros((), x.dtype))
+    dkernel = jnp.stack([_sum_per_channel(shift, dy) for shift in shifts])
+    if stride == 1:
+        dx = _shifted_depthwise(dy, kernel[::-1, ::-1], 1)
+    else:
+        dx = _unshift([dy * tap for tap in _taps(kernel)], x.shape)
+    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_shifted_depthwise.defvjp(_shifted_depthwise_forward, _shifted_depthwise_backward)
+
+
+def _taps(kernel: Array) -> Array:
+    """The k k weights of a depthwise kernel, each (c, 1, 1, 1)."""
+    return kernel.reshape(-1, kernel.shape[-1], 1, 1, 1)
+
+
+@jax.custom_vjp
+def _max_of_shifts(x: Array) -> Array:
+    return _argmax_of_shifts(x)[0]
+
+
+def _argmax_of_shifts(x: Array) -> tuple[Array, Array]:
+    """The largest of each 3x3 window at stride 2, and the first tap where it stands."""
+    best, *others = _shifts(x, 3, 2, jnp.array(-jnp.inf, x.dtype))
+    where = jnp.zeros(best.shape, jnp.uint8)
+    for tap, other in enumerate(others, 1):
+        where = jnp.where(other > best, jnp.uint8(tap), where)
+        best = jnp.maximum(best, other)
+    return best, where
+
+
+def _max_of_shifts_forward(x: Array):
+    best, where = _argmax_of_shifts(x)
+    return best, (where, x)
+
+
+def _max_of_shifts_backward(saved: tuple[Array, Array], dy: Array):
+    where, x = saved
+    taps = [jnp.where(where == tap, dy, jnp.zeros((), dy.dtype)) for tap in range(9)]
+    return (_unshift(taps, x.shape),)
+
+
+_max_of_shifts.defvjp(_max_of_shifts_forward, _max_of_shifts_backward)
+
+
+def _direct_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float):
+    wide = x.astype(jnp.float32)
+    mean, var = jnp.mean(wide, (1, 2, 3)), jnp.var(wide, (1, 2, 3))
+    centred = (wide - _per_channel(mean)) * lax.rsqrt(_per_channel(var) + epsilon)
+    y = (centred * _per_channel(scale) + _per_channel(bias)).astype(x.dtype)
+    return y, lax.stop_gradient(mean), lax.stop_gradient(var)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _affine_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float):
+    """Batch normalisation as one multiply-add an element, backward too."""
+    return _affine_batch_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _affine_batch_norm_forward(x: Array, scale: Array, bias: Array, epsilon: float):
+    count = x.size // x.shape[0]
+    mean = _sum_per_channel(x) / count
+    var = jnp.maximum(_sum_per_channel(x, x) / count - jnp.square(mean), 0)
+    deviation = lax.rsqrt(var + epsilon)
+    gain = scale * deviation
+    y = _affine(x, gain, bias - mean * gain)
+    return (y, mean, var), (x, scale, mean, deviation)
+
+
+def _affine_batch_norm_backward(epsilon: float, saved: tuple[Array, ...], cotangents):
+    del epsilon
+    x, scale, mean, deviation = saved
+    dy, _, _ = cotangents  # the statistics carry no gradient
+    count = x.size // x.shape[0]
+    dbias = _sum_per_channel(dy)
+    dscale = (_sum_per_channel(dy, x) - mean * dbias) * deviation
+    # dx = gain (dy - mean(dy) - normalised x mean(dy normalised x)), ordered by x.
+    gain = scale * deviation
+    slope = -gain * deviation * dscale / count
+    offset = -gain * dbias / count - slope * mean
+    dx = _per_channel(gain).astype(x.dtype) * dy + _affine(x, slope, offset)
+    return dx, dscale, dbias
+
+
+_affine_batch_norm.defvjp(_affine_batch_norm_forward, _affine_batch_norm_backward)
+
+
+def _affine(x: Array, gain: Array, offset: Array) -> Array:
+    return x * _per_channel(gain).astype(x.dtype) + _per_channel(offset).astype(x.dtype)
+
+
+def _per_channel(values: Array) -> Array:
+    return values.reshape(-1, 1, 1, 1)
+
+
+def _sum_per_channel(*factors: Array) -> Array:
+    """Sums a product over all but the channels, in float32 whatever the factors are."""
+    return jnp.sum(math.prod(factor.astype(jnp.float32) for factor in factors), (1, 2, 3))
 
 
 def _shifts(x: Array, size: int, stride: int, fill: Array) -> Iterator[Array]:
@@ -153,3 +275,34 @@ def _shifts(x: Array, size: int, stride: int, fill: Array) -> Iterator[Array]:
         for j in range(size):
             limits = (channels, i + span_h, j + span_w, batch)
             yield lax.slice(padded, (0, i, j, 0), limits, (1, stride, stride, 1))
+
+
+def _unshift(taps: list[Array], shape: tuple[int, ...]) -> Array:
+    """The transpose of `_shifts` for 3x3 windows at stride 2, (c, h2, w2, b) nine times to shape.
+
+    Tap (i, j) of output (p, q) belongs to input (2 p + i - 1, 2 q + j - 1). So even rows of the
+    input get taps i = 1, and odd ones i = 2 of their own and i = 0 of the next output; likewise
+    columns.
+    """
+    channels, height, width, batch = shape
+
+    def rows(j: int, odd: bool) -> Array:
+        return taps[6 + j] + _next(taps[j], axis=1) if odd else taps[3 + j]
+
+    def quarter(odd_row: bool, odd_column: bool) -> Array:
+        if odd_column:
+            return rows(2, odd_row) + _next(rows(0, odd_row), axis=2)
+        return rows(1, odd_row)
+
+    halves = [jnp.stack([quarter(odd, False), quarter(odd, True)], axis=3) for odd in (False, True)]
+    whole = jnp.stack(halves, axis=2)
+    _, half_height, half_width, _ = taps[0].shape
+    x = whole.reshape(channels, 2 * half_height, 2 * half_width, batch)
+    return x[:, :height, :width]
+
+
+def _next(x: Array, axis: int) -> Array:
+    """The values one further along an axis, and zero after the last."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (-1, 1, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)

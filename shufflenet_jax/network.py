@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.ops import channel_shuffle, no_shuffle
-from shufflenet_jax.units import Conv, ShuffleUnit, Unit, UnitConstructor, batch_norm
+from shufflenet_jax.units import BatchNorm, Conv, ShuffleUnit, Unit, UnitConstructor
 
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Output channels of stage 2 by groups, at 1x; each later stage doubles them."""
@@ -119,7 +119,7 @@ class Network(nnx.Module):
             raise InputError(f"{len(channels)} stages have channels, {len(repeats)} have repeats")
         self.stem = stem
         self.conv1 = Conv(3, conv1_channels, 3, stride=stem.stride, rngs=rngs)
-        self.conv1_norm = batch_norm(conv1_channels, rngs=rngs)
+        self.conv1_norm = BatchNorm(conv1_channels, rngs=rngs)
         stages: list[nnx.List] = []
         in_channels, make = conv1_channels, first_unit or unit
         for out_channels, repeat in zip(channels, repeats, strict=True):

@@ -100,9 +100,24 @@ def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
     return drawn * math.sqrt(2 / math.prod(shape[:-1]))
 
 
-def batch_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Batch normalisation over (c, h, w, b), with momentum 0.9 and epsilon 1e-5 as in PyTorch."""
-    return nnx.BatchNorm(channels, axis=0, momentum=0.9, epsilon=1e-5, rngs=rngs)
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation of (c, h, w, b), with momentum 0.9 and epsilon 1e-5 as in PyTorch.
+
+    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out.
+    """
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        super().__init__(channels, axis=0, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "c h w b"], *, use_running_average: bool
+    ) -> Float[Array, "c h w b"]:
+        if use_running_average:
+            return super().__call__(x, use_running_average=True)
+        y, mean, var = chwn.batch_norm(x, self.scale[...], self.bias[...], self.epsilon)
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+        return y
 
 
 class ShuffleUnit(Unit):
@@ -151,14 +166,14 @@ class ShuffleUnit(Unit):
         branch = out_channels - in_channels if stride == 2 else out_channels
         self.groups, self.stride, self.mix = groups, stride, mix
         self.reduce = Conv(in_channels, bottleneck, groups=first_groups or groups, rngs=rngs)
-        self.reduce_norm = batch_norm(bottleneck, rngs=rngs)
+        self.reduce_norm = BatchNorm(bottleneck, rngs=rngs)
         check_groups(bottleneck, groups)
         self.depthwise = Conv(
             bottleneck, bottleneck, 3, stride=stride, groups=bottleneck, rngs=rngs
         )
-        self.depthwise_norm = batch_norm(bottleneck, rngs=rngs)
+        self.depthwise_norm = BatchNorm(bottleneck, rngs=rngs)
         self.expand = Conv(bottleneck, branch, groups=groups, rngs=rngs)
-        self.expand_norm = batch_norm(branch, rngs=rngs)
+        self.expand_norm = BatchNorm(branch, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         frozen = not train
