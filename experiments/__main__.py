@@ -132,6 +132,13 @@ def _complexity(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from experiments.bench import command
+
+    print(command.run(options))
+    return 0
+
+
 def _prepare(options: argparse.Namespace) -> int:
     from shufflenet_jax import data
 
@@ -182,6 +189,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--format", choices=("md", "csv", "json"), default="md")
 
     add_json(add("complexity", _complexity, "print multiply-adds and parameters of every network"))
+
+    bench = add("bench", _bench, "time ours against the plain form and other frameworks")
+    add_json(bench)
+    bench.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    bench.add_argument(
+        "--peers", type=lambda text: text.split(","), metavar="A,B", help="only these peers"
+    )
+    bench.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
     prepare = add("prepare", _prepare, "download and prepare a TFDS data set, once")
     prepare.add_argument("name", metavar="NAME", help="as cifar10 or imagenette/320px-v2")

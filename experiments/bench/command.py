@@ -26,11 +26,11 @@ def run(options: argparse.Namespace) -> str:
         raise InputError(f"{options.threads} threads, but {processors} processors")
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise InputError("a plot needs matplotlib: pip install 'shufflenet-jax[bench]'")
-    chosen = choose(options.peers or list(PEERS))
+    plan = (workloads.quick if options.quick else workloads.full)(options.threads)
+    chosen = choose(options.peers or plan.peers or list(PEERS))
     skipped = {peer.name: reason for peer in chosen if (reason := peer.missing())}
     for name, reason in skipped.items():
         _say(f"{name} is left out: {reason}")
-    plan = (workloads.quick if options.quick else workloads.full)(options.threads)
     results = _measure(plan, [peer for peer in chosen if peer.name not in skipped], skipped)
     if options.plot:
         from experiments.bench import plot
@@ -61,10 +61,7 @@ def _measure(plan: Plan, peers: list[Peer], skipped: dict[str, str]) -> tables.R
                 _say(f"compile time and memory: {workload}, {peer.name}")
                 costs.append(measure.cost_of(workload, peer))
     load = (load_before, os.getloadavg()[0])
-    warning = machine.busy(*load, counts[-1]) or ""
-    if warning:
-        _say(warning)
-    return tables.Results(described, peaks, load, warning, skipped, sections, costs)
+    return tables.Results(described, peaks, load, skipped, sections, costs)
 
 
 def _say(text: str) -> None:

@@ -52,16 +52,6 @@ def matmul_peak(peers: Sequence[Peer]) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def busy(before: float, after: float, threads: int) -> str | None:
-    """A warning if others used the machine too, by its load averages over a minute, or None."""
-    if before < 0.5 and after < threads + 0.5:
-        return None
-    return (
-        f"WARNING: the machine was not idle: load {before:.1f} before, {after:.1f} after, "
-        f"with {threads} threads of ours"
-    )
-
-
 def _processor() -> str:
     """The name of the CPU, which platform.processor() does not tell on Linux."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():

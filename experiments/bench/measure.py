@@ -26,12 +26,14 @@ class Timing:
     Attributes:
       workload, peer: In words, and by name.
       milliseconds: Of each turn that it took.
+      others: Processors that other processes kept busy meanwhile, on average.
       failure: Why it was not timed, if it was not.
     """
 
     workload: Workload
     peer: str
     milliseconds: tuple[float, ...] = ()
+    others: float = 0.0
     failure: str = ""
 
     @property
@@ -140,14 +142,17 @@ def _time(workload: Workload, peers: Sequence[Peer], rounds: int, seconds: float
         else:
             ready[peer.name] = prepared
     times: dict[str, list[float]] = {name: [] for name in ready}
-    order, start = list(ready), perf_counter()
+    order, start, others_before = list(ready), perf_counter(), _busy_others()
     while len(times[order[0]]) < rounds or perf_counter() - start < seconds:
         for name in order:
             times[name].append(_turn(ready[name].run))
         # Nobody always follows the same peer, whose threads may still be spinning.
         order = [*order[1:], order[0]]
+    others = (_busy_others() - others_before) / (perf_counter() - start)
     return [
-        Timing(workload, peer.name, tuple(times.get(peer.name, ())), failures.get(peer.name, ""))
+        Timing(workload, peer.name, failure=failures[peer.name])
+        if peer.name in failures
+        else Timing(workload, peer.name, tuple(times[peer.name]), others)
         for peer in peers
     ]
 
@@ -183,6 +188,15 @@ def _turn(run: Callable[[], Any]) -> float:
         run()
         times.append(1000 * (perf_counter() - began))
     return median(times[1:] or times)
+
+
+def _busy_others() -> float:
+    """Seconds that processors were not idle and did not work for this process (`man proc_stat`)."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(
+        int, Path("/proc/stat").read_text().split()[1:11]
+    )
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
 
 
 def _cost(workload: Workload, peer: Peer) -> Cost:

@@ -22,7 +22,6 @@ class Results:
       machine: As `machine.describe` has it.
       peak_gflops: Most GFLOP/s of a matrix product, by number of threads.
       load: Load average over a minute, before and after.
-      warning: That the machine was not idle, or empty.
       skipped: Peers that are missing, and why.
       sections: Each with its timings.
       costs: Compile times and peak memory.
@@ -31,7 +30,6 @@ class Results:
     machine: dict[str, Any]
     peak_gflops: dict[int, float]
     load: tuple[float, float]
-    warning: str
     skipped: dict[str, str]
     sections: Sequence[tuple[Section, Sequence[Timing]]]
     costs: Sequence[Cost]
@@ -43,7 +41,12 @@ def summary(results: Results) -> dict[str, Any]:
         "machine": results.machine,
         "peak_gflops": {str(threads): peak for threads, peak in results.peak_gflops.items()},
         "load": list(results.load),
-        "warning": results.warning,
+        "disturbed": [
+            str(workload)
+            for _, timings in results.sections
+            for workload, own in _by_workload(timings).items()
+            if max(timing.others for timing in own.values()) > _DISTURBING
+        ],
         "skipped": results.skipped,
         "sections": [
             {
@@ -60,6 +63,11 @@ def summary(results: Results) -> dict[str, Any]:
             _cost_row(workload, own) for workload, own in _by_workload(results.costs).items()
         ],
     }
+
+
+# PyTorch's threads wait for each other hundreds of times a step: with one of two processors taken
+# by others, its steps were seen to take up to 200 times as long, ours twice.
+_DISTURBING = 0.1
 
 
 def as_json(results: Results) -> str:
@@ -80,7 +88,7 @@ def as_markdown(results: Results) -> str:
         f"{machine['host']}: {machine['processor']}, {machine['cores']} cores, device "
         f"{machine['device']}, {machine['precision']}. Python {machine['python']}, {versions}. "
         f"Matrix product: {peaks}. Load {results.load[0]:.1f} before, {results.load[1]:.1f} after.",
-        found["warning"],
+        _warning(found["disturbed"]),
         "\n".join(f"{name} is left out: {reason}" for name, reason in found["skipped"].items()),
         "Times are medians of turns in ms, ours with quartiles. In front of the time of each peer "
         "stands ours / theirs: below 1 ours is faster. Peak is the share of the matrix product's "
@@ -100,6 +108,15 @@ def as_markdown(results: Results) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _warning(disturbed: Sequence[str]) -> str:
+    if not disturbed:
+        return ""
+    return (
+        f"WARNING: the machine was not idle, so the ratios of {len(disturbed)} workloads mean "
+        f"nothing: {'; '.join(disturbed)}"
+    )
+
+
 def _by_workload(measured: Sequence) -> dict:
     """Groups timings or costs by workload, then by peer."""
     grouped: dict = {}
@@ -117,6 +134,7 @@ def _timing_row(section: Section, workload, timings: dict[str, Timing], peaks) -
             continue
         peers[name] = {
             "median_ms": timing.median,
+            "others": timing.others,
             "quartiles_ms": list(timing.quartiles),
             "milliseconds": list(timing.milliseconds),
             "ratio": _ratio(timings["ours"], timing, "median"),

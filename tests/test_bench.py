@@ -1,0 +1,216 @@
+import importlib.util
+import json
+from argparse import Namespace
+
+import numpy as np
+import pytest
+
+from experiments.bench import command, inputs, measure, tables, workloads
+from experiments.bench.measure import Cost, Timing
+from experiments.bench.peers import PEERS, choose
+from experiments.bench.workloads import Net, Operation, Section, Workload
+from shufflenet_jax.errors import InputError
+
+INFER = Workload(Net(3, 0.25, 32), "infer", 2)
+# Few values a channel would make batch normalisation, and so the losses, too sensitive to rounding.
+TRAIN = Workload(Net(3, 0.25, 32), "train", 16)
+OPERATIONS = [
+    Operation("conv", 3, 9, 1, 8, 3, 2),
+    Operation("conv", 12, 6, 3, 24),
+    Operation("conv", 8, 7, 8, 8, 3, 2),
+    Operation("norm_relu", 6, 5),
+    Operation("channel_shuffle", 12, 4, 3),
+    Operation("max_pool", 4, 8),
+    Operation("avg_pool", 4, 7),
+]
+
+
+def results_of(name: str, workload: Workload) -> list[np.ndarray]:
+    network = inputs.network(workload.subject) if isinstance(workload.subject, Net) else None
+    return measure.first_results(PEERS[name].prepare(workload, network))
+
+
+def assert_agree(name: str, workload: Workload) -> None:
+    apart = measure.difference(results_of("ours", workload), results_of(name, workload))
+    assert apart < measure.tolerance(workload, "float32")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("name", ["plain", "torch"])
+def test_peers_compute_the_same_operations_and_gradients(name, operation):
+    if name == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    # In training mode the results are the output and all gradients.
+    assert_agree(name, Workload(operation, "train", 3))
+    assert_agree(name, Workload(operation, "infer", 3))
+
+
+@pytest.mark.parametrize("name", ["plain", "torch", "torch-folded"])
+def test_peers_compute_the_same_logits(name):
+    if name != "plain":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    assert_agree(name, INFER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "torch"])
+def test_peers_have_the_same_losses_over_three_steps(name):
+    if name == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    losses = np.array(results_of(name, TRAIN))
+    assert losses[0] > losses[1] > losses[2]
+    assert_agree(name, TRAIN)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter's and TensorFlow's own code
+@pytest.mark.parametrize(("name", "workload"), [("onnxruntime", INFER), ("keras", TRAIN)])
+def test_other_frameworks_agree(name, workload):
+    if reason := PEERS[name].missing():
+        pytest.skip(reason)
+    assert_agree(name, workload)
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_said(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert PEERS["torch"].missing() == ("torch not installed: pip install 'shufflenet-jax[bench]'")
+    assert PEERS["ours"].missing() is None
+    results = fake_results(skipped={"torch": PEERS["torch"].missing()})
+    assert "torch is left out: torch not installed" in tables.as_markdown(results)
+
+
+def test_ours_always_takes_part():
+    assert [peer.name for peer in choose(["keras", "plain"])] == ["ours", "plain", "keras"]
+    with pytest.raises(InputError, match="unknown peer 'caffe'; there are ours, plain"):
+        choose(["caffe"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"threads": 10**6}, "1000000 threads, but"),
+        ({"peers": ["caffe"]}, "unknown peer"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(changed, message):
+    with pytest.raises(InputError, match=message) as raised:
+        command.run(options(**changed))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_plot_needs_matplotlib(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs matplotlib"):
+        command.run(options(plot="plot.png"))
+
+
+def test_ratios_are_ours_over_theirs():
+    (section,) = tables.summary(fake_results())["sections"]
+    small, large = section["rows"]
+    assert small["peers"]["ours"]["median_ms"] == 20
+    assert small["peers"]["ours"]["quartiles_ms"] == [15, 25]
+    assert small["peers"]["ours"]["ratio"] == 1
+    assert small["peers"]["plain"]["ratio"] == 0.2
+    assert small["peers"]["torch"]["ratio"] == 2
+    assert large["peers"]["torch"] == {"failure": "its results are 0.5 from ours"}
+    (cost,) = tables.summary(fake_results())["costs"]
+    assert cost["peers"]["torch"]["memory_ratio"] == 0.5
+
+
+def test_the_share_of_the_peak_counts_two_operations_a_multiply_add():
+    (section,) = tables.summary(fake_results())["sections"]
+    # 4 images of 28 x 28 pixels, 240 to 60 channels in 3 groups, in 20 ms of 100 GFLOP/s.
+    macs = 4 * 28 * 28 * 240 // 3 * 60
+    assert section["rows"][0]["macs"] == macs
+    assert section["rows"][0]["peers"]["ours"]["peak_share"] == pytest.approx(
+        2 * macs / 0.02 / 100e9
+    )
+
+
+def test_a_training_step_counts_three_times_its_forward_pass():
+    network = Net(8, 0.25, 64)
+    forward = inputs.macs(Workload(network, "infer", 1))
+    assert inputs.macs(Workload(network, "train", 5)) == 15 * forward
+
+
+def test_markdown_says_what_a_reader_needs():
+    text = tables.as_markdown(fake_results())
+    assert "20.0 [15.0, 25.0]" in text
+    assert "0.20 (100)" in text
+    assert "2.00 (10.0)" in text
+    assert "Load 0.1 before, 2.0 after" in text
+    assert "WARNING: the machine was not idle, so the ratios of 1 workloads" in text
+    assert "its results are 0.5 from ours" in text
+    assert "WARNING" not in tables.as_markdown(fake_results(others=0.0))
+
+
+def test_json_round_trip():
+    results = fake_results()
+    assert json.loads(tables.as_json(results)) == tables.summary(results)
+
+
+def test_a_plot_has_a_panel_for_each_axis(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    from experiments.bench import plot
+
+    plot.save(tables.summary(fake_results()), tmp_path / "scaling.svg")
+    assert "batch" in (tmp_path / "scaling.svg").read_text()
+
+
+def test_every_workload_is_named_once_in_its_table():
+    for plan in (workloads.full(2), workloads.full(1), workloads.quick(2)):
+        for section in plan.sections:
+            names = [str(workload) for workload in section.workloads]
+            assert len(set(names)) == len(names)
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark(capsys):
+    printed = command.run(options(quick=True, json=True, peers=["plain"], threads=1))
+    report = json.loads(printed)
+    rows = [row for section in report["sections"] for row in section["rows"]]
+    assert {name for row in rows for name in row["peers"]} == {"ours", "plain"}
+    for row in rows:
+        for peer in row["peers"].values():
+            assert len(peer["milliseconds"]) >= 3
+            assert 0 < peer["quartiles_ms"][0] <= peer["median_ms"] <= peer["quartiles_ms"][1]
+    for row in report["costs"]:
+        assert all(peer["peak_mib"] > 0 for peer in row["peers"].values())
+        assert all(peer["build_seconds"] > 0 for peer in row["peers"].values())
+    assert report["peak_gflops"]["1"] > 0
+    assert "Networks: training step" in capsys.readouterr().err
+
+
+def options(**changed) -> Namespace:
+    defaults = {"json": False, "quick": True, "peers": None, "plot": None, "threads": 1}
+    return Namespace(**defaults | changed)
+
+
+def fake_results(skipped=None, others=1.0) -> tables.Results:
+    operation = Operation("conv", 240, 28, 3, 60)
+    small, large = (Workload(operation, "infer", batch) for batch in (4, 8))
+    timings = [
+        Timing(small, "ours", (10.0, 20.0, 30.0), others),
+        Timing(small, "plain", (90.0, 100.0, 110.0), others),
+        Timing(small, "torch", (10.0, 10.0, 10.0), others),
+        Timing(large, "ours", (40.0, 40.0)),
+        Timing(large, "torch", failure="its results are 0.5 from ours"),
+    ]
+    step = Workload(Net(3, 0.25, 32), "train", 16)
+    return tables.Results(
+        machine={
+            "host": "here",
+            "processor": "a processor",
+            "cores": 2,
+            "device": "cpu",
+            "platform": "cpu",
+            "precision": "float32",
+            "python": "3.11",
+            "versions": {"jax": "0.10"},
+        },
+        peak_gflops={2: 100.0},
+        load=(0.1, 2.0),
+        skipped=skipped or {},
+        sections=[(Section("Scaling: batch", [small, large], axis="batch"), timings)],
+        costs=[Cost(step, "ours", 5.0, 100.0), Cost(step, "torch", 0.5, 200.0)],
+    )
