@@ -196,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--peers", type=lambda text: text.split(","), metavar="A,B", help="only these peers"
     )
+    bench.add_argument("--sections", default="*", metavar="GLOB", help="only these tables")
     bench.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 

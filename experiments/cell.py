@@ -6,17 +6,15 @@ import json
 import os
 import platform
 import socket
-import subprocess
 import time
 import traceback
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from experiments import config as configs
+from experiments import provenance
 from experiments.lock import hold
 from experiments.workdir import Run, Sweep
 from shufflenet_jax import data
@@ -98,34 +96,14 @@ def _record_attempt(run: Run) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": jax.devices()[0].device_kind,
-        "processor": _processor(),
+        "processor": provenance.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
-        "commit": _commit(),
+        "versions": provenance.versions(_PACKAGES),
+        "commit": provenance.commit(),
     }
     with (run.directory / "attempts.jsonl").open("a") as file:
         file.write(json.dumps(attempt) + "\n")
-
-
-def _processor() -> str:
-    """The name of the CPU, which platform.processor() does not tell on Linux."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The git commit of the code, with "+" if it was changed since; None without git."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _write(path: Path, value: Any) -> None:

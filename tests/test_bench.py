@@ -1,3 +1,5 @@
+"""The benchmark: peers that compute the same, and tables that say what was measured."""
+
 import importlib.util
 import json
 from argparse import Namespace
@@ -89,6 +91,7 @@ def test_ours_always_takes_part():
     ("changed", "message"),
     [
         ({"threads": 10**6}, "1000000 threads, but"),
+        ({"sections": "none"}, "no section matches 'none'"),
         ({"peers": ["caffe"]}, "unknown peer"),
     ],
 )
@@ -182,7 +185,14 @@ def test_the_quick_benchmark(capsys):
 
 
 def options(**changed) -> Namespace:
-    defaults = {"json": False, "quick": True, "peers": None, "plot": None, "threads": 1}
+    defaults = {
+        "json": False,
+        "quick": True,
+        "peers": None,
+        "plot": None,
+        "threads": 1,
+        "sections": "*",
+    }
     return Namespace(**defaults | changed)
 
 

@@ -4,10 +4,13 @@ import argparse
 import importlib.util
 import os
 import sys
+from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from experiments.bench import machine, measure, tables, workloads
 from experiments.bench.peers import PEERS, Peer, choose
 from experiments.bench.workloads import Plan
+from experiments.launch import HUGE_PAGES
 from shufflenet_jax.errors import InputError
 
 
@@ -15,10 +18,12 @@ def run(options: argparse.Namespace) -> str:
     """Runs the benchmark and returns its tables, or JSON.
 
     Args:
-      options: json, quick, peers (names, or None for all), threads, and plot (a path or None).
+      options: json, quick, peers (names, or None for all), sections (a glob of their titles),
+        threads, and plot (a path or None).
 
     Raises:
-      InputError: An unknown peer, more threads than processors, or a plot without matplotlib.
+      InputError: An unknown peer or section, more threads than processors, or a plot without
+        matplotlib.
     """
     if not hasattr(os, "sched_setaffinity"):
         raise InputError("the benchmark binds processes to processors, which needs Linux")
@@ -27,6 +32,7 @@ def run(options: argparse.Namespace) -> str:
     if options.plot and not importlib.util.find_spec("matplotlib"):
         raise InputError("a plot needs matplotlib: pip install 'shufflenet-jax[bench]'")
     plan = (workloads.quick if options.quick else workloads.full)(options.threads)
+    plan = _only(plan, options.sections)
     chosen = choose(options.peers or plan.peers or list(PEERS))
     skipped = {peer.name: reason for peer in chosen if (reason := peer.missing())}
     for name, reason in skipped.items():
@@ -39,9 +45,19 @@ def run(options: argparse.Namespace) -> str:
     return tables.as_json(results) if options.json else tables.as_markdown(results)
 
 
+def _only(plan: Plan, pattern: str) -> Plan:
+    """The part of a plan whose titles match; compile time and memory belong to the whole."""
+    sections = [each for each in plan.sections if fnmatchcase(each.title, pattern)]
+    if not sections:
+        titles = ", ".join(each.title for each in plan.sections)
+        raise InputError(f"no section matches {pattern!r}; there are {titles}")
+    return replace(plan, sections=sections, costs=plan.costs if pattern == "*" else ())
+
+
 def _measure(plan: Plan, peers: list[Peer], skipped: dict[str, str]) -> tables.Results:
     # Several frameworks share one GPU: JAX must not take most of it at the start.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    os.environ.update(HUGE_PAGES | os.environ)  # for all peers alike
     load_before = os.getloadavg()[0]
     counts = sorted({each.threads for section in plan.sections for each in section.workloads})
     described = measure.in_fresh_process(counts[-1], machine.describe)

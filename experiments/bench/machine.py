@@ -3,12 +3,11 @@
 import os
 import platform
 from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
 from time import perf_counter
 
 import jax
 
+from experiments import provenance
 from experiments.bench import peer_jax
 from experiments.bench.peers import Peer
 
@@ -17,21 +16,15 @@ _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "onnxruntime", "tensorfl
 
 def describe() -> dict:
     """What a reader needs to judge the numbers: processor, device, versions."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "host": platform.node(),
-        "processor": _processor(),
+        "processor": provenance.processor(),
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "precision": str(peer_jax.precision()),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": provenance.versions(_PACKAGES),
     }
 
 
@@ -50,11 +43,3 @@ def matmul_peak(peers: Sequence[Peer]) -> float:
             multiply()
             best = min(best, perf_counter() - start)
     return 2 * size**3 / best / 1e9
-
-
-def _processor() -> str:
-    """The name of the CPU, which platform.processor() does not tell on Linux."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
