@@ -3,7 +3,7 @@
 Claim:   More than one group always beats g=1, and smaller networks gain more: at equal complexity
          groups pay for more channels, which small networks need most.
 Command: python -m experiments run table2
-Time:    about 7 minutes on 2 cores (digits, 1 seed); 15 networks.
+Time:    about 5 minutes on 2 cores (digits, 1 seed); 15 networks.
 Expect:  Every cell below 10% error on digits. Digits is far too easy to tell the columns apart at
          one seed: it shows that everything works. For the claims train on ImageNet:
          python -m experiments run table2 --budget paper --workdir runs/table2-paper
