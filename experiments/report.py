@@ -146,7 +146,7 @@ def _difference(minuend: dict, subtrahend: dict) -> str:
 def _provenance(sweep: Sweep) -> str:
     """Where and with what the runs were trained, one line for each difference."""
     made = Counter(
-        f"{attempt['processor']} ({attempt['device']}, {attempt['cores']} cores a run), "
+        f"{attempt['processor']} ({attempt['device']}, cores per run: {attempt['cores']}), "
         f"Python {attempt['python']}, "
         + ", ".join(f"{name} {version}" for name, version in attempt["versions"].items())
         + (f", commit {attempt['commit'][:8]}" if attempt["commit"] else "")

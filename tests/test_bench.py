@@ -75,7 +75,7 @@ def test_other_frameworks_agree(name, workload):
 
 def test_a_peer_that_is_not_installed_is_left_out_and_said(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert PEERS["torch"].missing() == ("torch not installed: pip install 'shufflenet-jax[bench]'")
+    assert PEERS["torch"].missing() == "torch not installed: pip install -e '.[bench]'"
     assert PEERS["ours"].missing() is None
     results = fake_results(skipped={"torch": PEERS["torch"].missing()})
     assert "torch is left out: torch not installed" in tables.as_markdown(results)

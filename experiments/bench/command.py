@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> str:
     if options.threads > (processors := len(os.sched_getaffinity(0))):
         raise InputError(f"{options.threads} threads, but {processors} processors")
     if options.plot and not importlib.util.find_spec("matplotlib"):
-        raise InputError("a plot needs matplotlib: pip install 'shufflenet-jax[bench]'")
+        raise InputError("a plot needs matplotlib: pip install -e '.[bench]'")
     plan = (workloads.quick if options.quick else workloads.full)(options.threads)
     plan = _only(plan, options.sections)
     chosen = choose(options.peers or plan.peers or list(PEERS))

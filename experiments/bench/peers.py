@@ -56,7 +56,7 @@ class Peer:
         absent = [name for name in self.requires if not importlib.util.find_spec(name)]
         if not absent:
             return None
-        return f"{', '.join(absent)} not installed: pip install 'shufflenet-jax[bench]'"
+        return f"{', '.join(absent)} not installed: pip install -e '.[bench]'"
 
     def load(self) -> ModuleType:
         """Imports what the peer needs."""
