@@ -9,6 +9,7 @@ import socket
 import time
 import traceback
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -54,7 +55,7 @@ def train(sweep: Sweep, run: Run) -> str:
                 "traceback": traceback.format_exc(),
             }
         outcome["seconds_of_last_attempt"] = round(time.monotonic() - started, 1)
-        _write(run.directory / "result.json", outcome)
+        run.end(outcome)
         return outcome["status"]
 
 
@@ -82,7 +83,10 @@ def _fit(sweep: Sweep, run: Run) -> dict[str, Any]:
         "status": "done",
         "step": recipe.steps(len(dataset.train)),
         **dataclasses.asdict(evaluation),
-        "complexity": dataclasses.asdict(complexity(network, (size, size, 3))),
+        "network": {
+            "widths": network.widths,
+            **dataclasses.asdict(complexity(network, (size, size, 3))),
+        },
     }
 
 

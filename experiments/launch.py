@@ -57,7 +57,18 @@ def launch(sweep: Sweep, runs: Sequence[Run], jobs: int, on_change: Callable[[],
             for job in [job for job in active if job.process.poll() is not None]:
                 active.remove(job)
                 free.append(job.cores)
+                _record_death(job)
             on_change()
+
+
+def _record_death(job: _Job) -> None:
+    """Records a process that ended without saying how: out of memory, a crash, a broken import."""
+    code = job.process.returncode
+    if code == 0 or job.run.result or job.run.status == "running":
+        return
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
+    reason = f"the process {how}"
+    job.run.end({"status": "failed", "step": job.run.progress["step"], "reason": reason})
 
 
 def command(sweep: Sweep, run: Run) -> list[str]:

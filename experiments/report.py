@@ -15,6 +15,7 @@ from rich.table import Table
 from experiments import config as configs
 from experiments.budgets import BUDGETS
 from experiments.claims import judge
+from experiments.experiment import Cell
 from experiments.workdir import Run, Sweep
 from shufflenet_jax.complexity import complexity
 
@@ -40,13 +41,14 @@ def as_json(sweep: Sweep) -> str:
 
 
 def as_csv(sweep: Sweep) -> str:
-    """One line a cell; the errors of all seeds in one column, separated by spaces."""
+    """One line a cell; the errors of all seeds, and the widths, each in one column."""
     cells = summary(sweep)["cells"]
     text = io.StringIO()
     writer = csv.DictWriter(text, cells[0].keys(), lineterminator="\n")
     writer.writeheader()
     for cell in cells:
-        writer.writerow(cell | {"errors": " ".join(f"{error:.4g}" for error in cell["errors"])})
+        lists = {key: " ".join(f"{each:.6g}" for each in cell[key]) for key in ("errors", "widths")}
+        writer.writerow(cell | lists)
     return text.getvalue().rstrip()
 
 
@@ -76,7 +78,7 @@ def as_markdown(sweep: Sweep) -> str:
 FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json}
 
 
-def _cell(sweep: Sweep, cell) -> dict[str, Any]:
+def _cell(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     runs = sweep.begun(cell)
     done = [run.result for run in runs if run.status == "done"]
     errors = [result["top1_error"] for result in done]
@@ -90,7 +92,7 @@ def _cell(sweep: Sweep, cell) -> dict[str, Any]:
         "error_mean": fmean(errors) if errors else None,
         "error_std": stdev(errors) if len(errors) > 1 else None,
         "paper_error": cell.paper_error,
-        **_counts(sweep, cell, done),
+        **_network(sweep, cell, done),
     }
 
 
@@ -101,14 +103,14 @@ def _status(runs: list[Run]) -> str:
     return next((state for state in order if states[state]), "missing")
 
 
-def _counts(sweep: Sweep, cell, done: list[dict]) -> dict[str, int]:
-    """Multiply-adds and parameters at the image size of the run, which a run that ended knows."""
+def _network(sweep: Sweep, cell: Cell, done: list[dict]) -> dict[str, Any]:
+    """Real channels, and counts at the image size of the run, which a run that ended knows."""
     if done:
-        return done[0]["complexity"]
+        return done[0]["network"]
     config = configs.cell_config(sweep.config, cell)
     size = config.recipe.preprocessing.image_size
     network = configs.network_of(config, num_classes=1000)
-    return asdict(complexity(network, (size, size, 3)))
+    return {"widths": network.widths, **asdict(complexity(network, (size, size, 3)))}
 
 
 def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | None) -> str:
@@ -158,10 +160,17 @@ def _provenance(sweep: Sweep) -> str:
 
 
 def _sizes(cells: list[dict], image_size: int) -> str:
-    table = _table("cell", f"MACs at {image_size}, M", "without classifier, M", "parameters")
+    table = _table(
+        "cell",
+        "conv1, stages 2 to 4",
+        f"MACs at {image_size}, M",
+        "without classifier, M",
+        "parameters",
+    )
     for cell in cells:
         macs = [f"{cell[key] / 1e6:.2f}" for key in ("macs", "macs_without_head")]
-        table.add_row(cell["name"], *macs, f"{cell['params']:,}")
+        widths = "/".join(map(str, cell["widths"]))
+        table.add_row(cell["name"], widths, *macs, f"{cell['params']:,}")
     return render(table)
 
 

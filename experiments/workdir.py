@@ -39,6 +39,10 @@ class Run:
         """How it ended, or None if it has not."""
         return _read_json(self.directory / "result.json")
 
+    def end(self, outcome: dict[str, Any]) -> None:
+        """Records how it ended: "status" and, unless it is done, "reason" and "step"."""
+        write_atomically(self.directory / "result.json", json.dumps(outcome, indent=1))
+
     @property
     def progress(self) -> dict[str, Any]:
         """Where it stands: step, total, loss, rate; all zero before the first report."""

@@ -101,6 +101,9 @@ class Network(nnx.Module):
       stem: What stands before stage 2.
       num_classes: Outputs of the classifier.
       rngs: Source of the initial weights.
+
+    Attributes:
+      widths: Output channels of conv1 and of each stage, as built.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Network(nnx.Module):
         if len(channels) != len(repeats):
             raise InputError(f"{len(channels)} stages have channels, {len(repeats)} have repeats")
         self.stem = stem
+        self.widths = (conv1_channels, *channels)
         self.conv1 = Conv(3, conv1_channels, 3, stride=stem.stride, rngs=rngs)
         self.conv1_norm = BatchNorm(conv1_channels, rngs=rngs)
         stages: list[nnx.List] = []

@@ -1,9 +1,11 @@
 """Sweeps as a user runs them: real cells in real processes, shrunk."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from experiments import experiment, paper, workdir
 from experiments.__main__ import main
+from shufflenet_jax import stage_channels
 
 SHRUNK = (
     "--config.network.repeats=1,1,1",
@@ -57,6 +60,8 @@ def test_every_experiment_trains(name, tmp_path, capsys):
         assert found["status"] == ("done" if cell.name in cells else "missing")
         assert found["n"] == len(found["errors"]) == (cell.name in cells)
         assert found["macs"] > found["macs_without_head"] > 0
+        width, groups = cell.overrides["network.width"], cell.overrides["network.groups"]
+        assert tuple(found["widths"][1:]) == stage_channels(groups, width)
     assert run(tmp_path, *arguments, name=name) == 0
     assert "0 to train" in capsys.readouterr().out
     attempts = {cell["attempts"] for cell in status(tmp_path, capsys).values()}
@@ -97,6 +102,27 @@ def test_one_failure_stops_no_other_cell(tmp_path, capsys):
     obstacle.unlink()
     assert run(tmp_path, *arguments) == 0
     assert status(tmp_path, capsys)["0.25x-g8-noshuffle", 0]["attempts"] == 2
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_a_failure(tmp_path, capsys):
+    """As the kernel kills one that takes too much memory."""
+
+    def kill_when_it_starts():
+        sweep = None
+        while sweep is None or not (attempts := sweep.run(sweep.cell("0.25x-g3"), 0).attempts):
+            time.sleep(0.05)
+            if (tmp_path / "sweep.json").exists():
+                sweep = workdir.open_sweep(tmp_path)
+        os.kill(attempts[0]["pid"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_it_starts)
+    killer.start()
+    assert run(tmp_path, "--cells", "0.25x-g3", *SHRUNK) == 1
+    killer.join()
+    assert "the process was killed by signal 9" in capsys.readouterr().out
+    assert status(tmp_path, capsys)["0.25x-g3", 0]["status"] == "failed"
+    assert run(tmp_path, "--cells", "0.25x-g3", *SHRUNK) == 0
 
 
 @pytest.mark.slow
