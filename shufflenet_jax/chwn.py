@@ -3,7 +3,7 @@
 With channels first and the batch last, the slice of one group is contiguous and the fastest axis is
 long, so on a CPU a grouped 1x1 convolution is a batched matrix product and a depthwise one is nine
 multiply-adds of shifted images. XLA's own lowering of a convolution with `feature_group_count` is
-several times slower there (see the benchmark in the README).
+several times slower there: `python -m experiments bench` measures by how much.
 
 Two forms compute the same functions:
 

@@ -181,6 +181,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_in_the_same_bits(tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=3)
 
@@ -202,6 +203,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path):
     assert len(rows[0].splitlines()) > 10
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_one_seed_does_not(tmp_path):
     losses = [train(tmp_path / str(i), seed=seed).loss for i, seed in enumerate((0, 0, 1))]
     assert losses[0] == losses[1] != losses[2]
