@@ -57,9 +57,8 @@ class Board:
         summary = ", ".join(f"{count} {state}" for state, count in counts.items())
         table = Table(title=summary, box=None, title_justify="left")
         for heading in ("cell", "seed", "state", "step", "loss", "steps/s", "left", ""):
-            table.add_column(
-                heading, justify="left" if heading in ("cell", "state", "") else "right"
-            )
+            justify = "left" if heading in ("cell", "state", "") else "right"
+            table.add_column(heading, justify=justify, no_wrap=heading != "")
         for run, state in states.items():
             table.add_row(*_row(run, state), style=_STYLES.get(state, "dim"))
         return table
@@ -71,7 +70,7 @@ def outcome(run: Run) -> str:
     if result is None:
         return ""
     if result["status"] == "done":
-        return f"{result['top1_error']:.2f}% top-1 error"
+        return f"{result['top1_error']:.2f}% error"
     return f"{result['reason']} ({run.directory / 'output.log'})"
 
 

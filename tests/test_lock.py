@@ -75,7 +75,7 @@ def contend(path, counter, barrier):
         with hold(path):
             with counter.get_lock():
                 counter.value += 1
-            time.sleep(0.5)
+            time.sleep(2)  # longer than the slowest takes to come
     except Held:
         pass
 
