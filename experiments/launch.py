@@ -48,7 +48,7 @@ def launch(sweep: Sweep, runs: Sequence[Run], jobs: int, on_change: Callable[[],
     waiting, active = list(runs), []
     free = _shares(sorted(os.sched_getaffinity(0)), min(jobs, len(waiting)))
     with ExitStack() as stack:
-        stack.callback(lambda: [job.process.kill() for job in active])
+        stack.callback(_kill, active)
         while waiting or active:
             while waiting and free:
                 run, cores = waiting.pop(0), free.pop(0)
@@ -59,6 +59,12 @@ def launch(sweep: Sweep, runs: Sequence[Run], jobs: int, on_change: Callable[[],
                 free.append(job.cores)
                 _record_death(job)
             on_change()
+
+
+def _kill(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.process.kill()
+        job.process.wait()
 
 
 def _record_death(job: _Job) -> None:

@@ -59,8 +59,9 @@ class Run:
     @property
     def status(self) -> str:
         """One of missing (not begun, or interrupted), running, done, diverged, failed."""
-        if self.result:
-            return self.result["status"]
+        result = self.result  # read once: a failed run that is tried again loses its record
+        if result:
+            return result["status"]
         return "running" if is_held(self.directory / "lock") else "missing"
 
 
