@@ -16,8 +16,8 @@ POLL_SECONDS = 0.2
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Environment in which malloc asks for huge pages; a process has to be started with it.
 
-XLA takes the memory of a training step anew each time, and a fifth of a step at 224x224 went into
-its page faults. Other C libraries than glibc 2.35 and newer ignore it.
+XLA takes the memory of a training step anew each time, and small pages make that slow for a run
+that has the machine to itself. Other C libraries than glibc 2.35 and newer ignore it.
 """
 
 
@@ -70,7 +70,7 @@ def _kill(jobs: Sequence[_Job]) -> None:
 def _record_death(job: _Job) -> None:
     """Records a process that ended without saying how: out of memory, a crash, a broken import."""
     code = job.process.returncode
-    if code == 0 or job.run.result or job.run.status == "running":
+    if code == 0 or job.run.status != "missing":
         return
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
     reason = f"the process {how}"

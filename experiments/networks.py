@@ -5,11 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flax import nnx
-from rich import box
-from rich.table import Table
 
-from experiments import paper
-from experiments.report import render
+from experiments import markdown, paper
 from shufflenet_jax.complexity import Complexity, complexity
 from shufflenet_jax.network import STAGE2_CHANNELS
 from shufflenet_jax.zoo import NETWORKS, WIDTHS, shufflenet_name
@@ -59,10 +56,8 @@ def as_json() -> str:
 
 def as_markdown() -> str:
     """The counts as a table; the paper's figure stands beside the count that it means."""
-    table = Table(box=box.MARKDOWN)
-    table.add_column("network at 224x224")
-    for heading in ("MACs, M", "without classifier, M", "parameters", "paper, M", "difference"):
-        table.add_column(heading, justify="right")
+    counted = ("MACs, M", "without classifier, M", "parameters")
+    table = markdown.table("network at 224x224", *counted, "paper, M", "difference")
     for each in count():
         counts = each.counts
         row = [f"{counts.macs / 1e6:.2f}", f"{counts.macs_without_head / 1e6:.2f}"]
@@ -76,4 +71,4 @@ def as_markdown() -> str:
         "Multiply-adds of convolutions and linear layers, in millions, which the paper calls "
         'MFLOPs. "with" and "without" say whether its figure counts the classifier.'
     )
-    return f"{render(table)}\n\n{note}"
+    return f"{markdown.render(table)}\n\n{note}"

@@ -46,7 +46,7 @@ class Recipe:
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """SGD with Nesterov momentum, weight decay, and a rate that is linear in the step."""
         return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, mask=_kernels),
+            optax.add_decayed_weights(self.weight_decay, mask=kernels),
             optax.sgd(self.schedule(steps), self.momentum, nesterov=True),
         )
 
@@ -55,5 +55,6 @@ class Recipe:
         return optax.linear_schedule(self.learning_rate, 0.0, steps)
 
 
-def _kernels(params: optax.Params) -> optax.Params:
+def kernels(params: optax.Params) -> optax.Params:
+    """Marks the parameters that weight decay applies to: kernels, not BN's vectors nor biases."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -16,6 +16,7 @@ from shufflenet_jax import chwn
 from shufflenet_jax.inference import fold
 from shufflenet_jax.network import Network
 from shufflenet_jax.ops import channel_shuffle
+from shufflenet_jax.recipe import kernels
 from shufflenet_jax.train import split
 
 
@@ -62,9 +63,7 @@ def _inference(workload: Workload, network: nnx.Module) -> Prepared:
 def _training(workload: Workload, network: nnx.Module) -> Prepared:
     graphdef, params, batch_stats = split(network)
     optimizer = optax.chain(
-        optax.add_decayed_weights(
-            inputs.WEIGHT_DECAY, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
-        ),
+        optax.add_decayed_weights(inputs.WEIGHT_DECAY, mask=kernels),
         optax.sgd(inputs.LEARNING_RATE, inputs.MOMENTUM, nesterov=True),
     )
     images, labels = inputs.batch(workload)

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
+from experiments import markdown
 from experiments.bench import inputs
 from experiments.bench.measure import Cost, Timing
 from experiments.bench.workloads import Section
-from experiments.report import render
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ def _ratio(ours: Timing | Cost, theirs: Timing | Cost, attribute: str) -> float 
 
 def _timings(rows: Sequence[dict], failures: list[str]) -> str:
     peers = _columns(rows)
-    table = _table("workload", "ours, ms", "peak", *peers)
+    table = markdown.table("workload", "ours, ms", "peak", *peers)
     for row in rows:
         ours = row["peers"]["ours"]
         entries = ["failed", ""]
@@ -184,12 +181,14 @@ def _timings(rows: Sequence[dict], failures: list[str]) -> str:
             )
         table.add_row(row["workload"], *entries)
         failures += _failures(row)
-    return render(table)
+    return markdown.render(table)
 
 
 def _costs(rows: Sequence[dict], failures: list[str]) -> str:
     peers = ["ours", *_columns(rows)]
-    table = _table("workload", *(f"{name}{unit}" for name in peers for unit in (", s", ", MiB")))
+    table = markdown.table(
+        "workload", *(f"{name}{unit}" for name in peers for unit in (", s", ", MiB"))
+    )
     for row in rows:
         entries = []
         for name in peers:
@@ -202,7 +201,7 @@ def _costs(rows: Sequence[dict], failures: list[str]) -> str:
             )
         table.add_row(row["workload"], *entries)
         failures += _failures(row)
-    return render(table)
+    return markdown.render(table)
 
 
 def _columns(rows: Sequence[dict]) -> list[str]:
@@ -231,11 +230,3 @@ def _ms(milliseconds: float) -> str:
     """Three significant digits."""
     digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2
     return f"{milliseconds:.{digits}f}"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.MARKDOWN)
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="right")
-    return table
