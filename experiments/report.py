@@ -8,11 +8,8 @@ from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from experiments import config as configs
+from experiments import markdown
 from experiments.budgets import BUDGETS
 from experiments.claims import judge
 from experiments.experiment import Cell
@@ -69,10 +66,18 @@ def as_markdown(sweep: Sweep) -> str:
         _sizes(report["cells"], recipe.preprocessing.image_size),
         "Claims of the paper:",
         "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
-        f"{BUDGETS[sweep.budget].verdict} For the claims: python -m experiments run "
+        f"{_caveat(sweep)} For the claims: python -m experiments run "
         f"{experiment.name} --budget paper --seeds 3 --workdir runs/{experiment.name}-paper",
     ]
     return "\n\n".join(parts)
+
+
+def _caveat(sweep: Sweep) -> str:
+    """What the table can and cannot say; a budget knows it of its own data only."""
+    budget, data = BUDGETS[sweep.budget], sweep.config.data.name
+    if data == budget.data:
+        return budget.verdict
+    return f"The paper's claims are about ImageNet, not {data}."
 
 
 FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json}
@@ -117,13 +122,13 @@ def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | N
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
     extra = [f"{difference[0]} - {difference[1]}"] if difference else []
-    table = _table("model", *columns, *extra)
+    table = markdown.table("model", *columns, *extra)
     for row in rows:
         entries = [_entry(cells[row, column]) for column in columns]
         if difference:
             entries.append(_difference(*(cells[row, column] for column in difference)))
         table.add_row(row, *entries)
-    return render(table)
+    return markdown.render(table)
 
 
 def _entry(cell: dict) -> str:
@@ -160,7 +165,7 @@ def _provenance(sweep: Sweep) -> str:
 
 
 def _sizes(cells: list[dict], image_size: int) -> str:
-    table = _table(
+    table = markdown.table(
         "cell",
         "conv1, stages 2 to 4",
         f"MACs at {image_size}, M",
@@ -171,23 +176,8 @@ def _sizes(cells: list[dict], image_size: int) -> str:
         macs = [f"{cell[key] / 1e6:.2f}" for key in ("macs", "macs_without_head")]
         widths = "/".join(map(str, cell["widths"]))
         table.add_row(cell["name"], widths, *macs, f"{cell['params']:,}")
-    return render(table)
+    return markdown.render(table)
 
 
 def _verdict(claim: dict, n: str) -> str:
     return f"undecided at n = {n}" if claim["verdict"] == "undecided" else claim["verdict"]
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.MARKDOWN, show_edge=True)
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="right")
-    return table
-
-
-def render(table: Table) -> str:
-    """Returns a table as Markdown, laid out so that it can be read as plain text too."""
-    console = Console(width=10_000, color_system=None, file=io.StringIO())
-    console.print(table, markup=False)
-    return console.file.getvalue().strip()

@@ -81,8 +81,12 @@ class Sweep:
         return Run(cell, seed, folder / f"seed{seed}")
 
     def cell(self, name: str) -> Cell:
-        """Returns a cell by name."""
-        return next(cell for cell in self.experiment.cells if cell.name == name)
+        """Returns a cell by name.
+
+        Raises:
+          InputError: There is none of that name.
+        """
+        return self.experiment.matching(name)[0]
 
     def begun(self, cell: Cell) -> list[Run]:
         """Returns the runs of a cell that have a directory, by seed."""

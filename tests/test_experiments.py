@@ -216,6 +216,9 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     own = folder(tmp_path / "pets", images=8)
     arguments = ("--cells", "0.25x-g3", *SHRUNK, "--config.recipe.batch_size=8")
     assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 0
+    printed = capsys.readouterr().out
+    assert f"The paper's claims are about ImageNet, not folder:{own}." in printed
+    assert "Digits" not in printed
     found = report(tmp_path / "run", capsys)
     assert found["data"] == f"folder:{own}"
     cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
@@ -249,6 +252,7 @@ MISTAKES = {
     "run table3 --budget huge": "unknown budget 'huge'",
     "run table3 --epochs 3": "unknown argument '--epochs'",
     "train": "invalid choice: 'train'",
+    "cell 2x-g3 --workdir {tmp}/other": "no cell matches '2x-g3'; there are 1x-g3-noshuffle",
     "status --workdir {tmp}/empty": "empty holds no sweep",
     "report --workdir {tmp}/nowhere": "nowhere holds no sweep",
 }
