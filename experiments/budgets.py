@@ -12,7 +12,7 @@ from experiments.experiment import did_you_mean
 from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
-from shufflenet_jax.network import IMAGENET_STEM, REPEATS, SMALL_STEM, Stem
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, SMALL_STEM, Stem
 from shufflenet_jax.recipe import Recipe
 
 

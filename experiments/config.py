@@ -13,7 +13,7 @@ from experiments.experiment import Cell, did_you_mean
 from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
-from shufflenet_jax.network import Stem
+from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.zoo import CONSTRUCTORS
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from experiments import markdown, paper
 from shufflenet_jax.complexity import Complexity, complexity
-from shufflenet_jax.network import STAGE2_CHANNELS
+from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.zoo import NETWORKS, WIDTHS, shufflenet_name
 
 INPUT_SHAPE = (224, 224, 3)

@@ -17,8 +17,9 @@ Two forms compute the same functions:
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,41 +65,65 @@ def conv(
     kernel: Float[Array, "k k i o"],
     stride: int = 1,
     groups: int = 1,
+    padding: int | None = None,
 ) -> Float[Array, "o h2 w2 b"]:
-    """Convolves, padded by (k - 1) / 2 on each side as the authors' code does.
+    """Convolves, by default padded by (k - 1) / 2 on each side as the authors' code does.
 
     Args:
       x: Feature maps.
-      kernel: Weights as `nnx.Conv` keeps them, with i = c / groups; k is odd.
-      stride: Step in both directions; h2 = ceil(h / stride), likewise w2.
+      kernel: Weights as `nnx.Conv` keeps them, with i = c / groups.
+      stride: Step in both directions; with the default padding h2 = ceil(h / stride).
       groups: Number of groups; group n maps the n-th run of c / groups input channels to the n-th
         run of o / groups output channels.
+      padding: Zeros on each side.
     """
-    if active_form() == "direct":
-        return _direct_conv(x, kernel, stride, groups)
     size = kernel.shape[0]
-    if size == 3 and groups == x.shape[0] == kernel.shape[-1]:
-        return _shifted_depthwise(x, kernel[:, :, 0, :], stride)
-    if size == 1:
+    padding = size // 2 if padding is None else padding
+    window = Window(size, stride, (padding, padding))
+    if active_form() == "direct":
+        return _direct_conv(x, kernel, window, groups)
+    if groups == x.shape[0] == kernel.shape[-1]:
+        return _shifted_depthwise(x, kernel[:, :, 0, :], window)
+    if size == 1 and padding == 0:
         return _matmul_pointwise(x[:, ::stride, ::stride], kernel[0, 0], groups)
     if kernel.shape[2] <= 4 and groups == 1:
-        return _matmul_of_shifts(x, kernel, stride)
-    return _direct_conv(x, kernel, stride, groups)
+        return _matmul_of_shifts(x, kernel, window)
+    return _direct_conv(x, kernel, window, groups)
 
 
-def max_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c h2 w2 b"]:
-    """Max pooling, 3x3, stride 2, padded by 1 on each side."""
+def max_pool(
+    x: Float[Array, "c h w b"],
+    size: int = 3,
+    stride: int = 2,
+    padding: tuple[int, int] = (1, 1),
+) -> Float[Array, "c h2 w2 b"]:
+    """Max pooling; by default 3x3, stride 2, padded by 1 on each side.
+
+    Args:
+      x: Feature maps.
+      size, stride: Of the window, in both directions.
+      padding: What stands before and after the map, in both directions. It is never the largest.
+    """
+    window = Window(size, stride, padding)
     if active_form() == "direct":
         # NumPy's, which is no tracer under jit: XLA has a gradient for this very value only.
-        return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *_POOL_WINDOW)
-    return _max_of_shifts(x)
+        return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *window.of_all_axes())
+    return _max_of_shifts(x, window)
 
 
-def avg_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c h2 w2 b"]:
-    """Average pooling, 3x3, stride 2, padded by 1 on each side; padding counts as zeros."""
+def avg_pool(
+    x: Float[Array, "c h w b"],
+    size: int = 3,
+    stride: int = 2,
+    padding: tuple[int, int] = (1, 1),
+) -> Float[Array, "c h2 w2 b"]:
+    """Average pooling; padding counts as zeros. By default 3x3, stride 2, padded by 1."""
+    window = Window(size, stride, padding)
     if active_form() == "direct":
-        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *_POOL_WINDOW) / 9
-    return _shifted_depthwise(x, jnp.full((3, 3, x.shape[0]), 1 / 9, x.dtype), 2)
+        total = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window.of_all_axes())
+        return total / size**2
+    kernel = jnp.full((size, size, x.shape[0]), 1 / size**2, x.dtype)
+    return _shifted_depthwise(x, kernel, window)
 
 
 def batch_norm(
@@ -118,16 +143,32 @@ def batch_norm(
     return _affine_batch_norm(x, scale, bias, epsilon)
 
 
-_POOL_WINDOW = ((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+class Window(NamedTuple):
+    """A square window that moves over a map: its size and step, and the padding of the map."""
+
+    size: int
+    stride: int
+    padding: tuple[int, int]
+
+    def of_all_axes(self):
+        """Sizes, strides and padding for (c, h, w, b), as `lax.reduce_window` takes them."""
+        return (
+            (1, self.size, self.size, 1),
+            (1, self.stride, self.stride, 1),
+            ((0, 0), self.padding, self.padding, (0, 0)),
+        )
+
+    def places(self, length: int) -> int:
+        """How many windows fit into a padded axis."""
+        return (length + sum(self.padding) - self.size) // self.stride + 1
 
 
-def _direct_conv(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-    padding = [(kernel.shape[0] // 2, kernel.shape[0] // 2)] * 2
+def _direct_conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        (stride, stride),
-        padding,
+        (window.stride, window.stride),
+        (window.padding, window.padding),
         dimension_numbers=_DIMENSIONS,
         feature_group_count=groups,
     )
@@ -141,34 +182,33 @@ def _matmul_pointwise(x: Array, kernel: Array, groups: int) -> Array:
     return y.reshape(-1, *rest)
 
 
-def _matmul_of_shifts(x: Array, kernel: Array, stride: int) -> Array:
+def _matmul_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
     """A convolution of few input channels: its k k shifts stacked, then one matrix product."""
-    size, _, _, out_channels = kernel.shape
-    columns = jnp.concatenate(list(_shifts(x, size, stride, jnp.zeros((), x.dtype))))
+    out_channels = kernel.shape[-1]
+    columns = jnp.concatenate(list(_shifts(x, window)))
     y = kernel.reshape(-1, out_channels).T @ columns.reshape(columns.shape[0], -1)
     return y.reshape(out_channels, *columns.shape[1:])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _shifted_depthwise(x: Array, kernel: Array, stride: int) -> Array:
+def _shifted_depthwise(x: Array, kernel: Array, window: Window) -> Array:
     """A depthwise convolution: k k shifted images, each times one weight a channel."""
-    shifts = _shifts(x, kernel.shape[0], stride, jnp.zeros((), x.dtype))
-    return sum(shift * tap for shift, tap in zip(shifts, _taps(kernel), strict=True))
+    return sum(shift * tap for shift, tap in zip(_shifts(x, window), _taps(kernel), strict=True))
 
 
-def _shifted_depthwise_forward(x: Array, kernel: Array, stride: int):
-    return _shifted_depthwise(x, kernel, stride), (x, kernel)
+def _shifted_depthwise_forward(x: Array, kernel: Array, window: Window):
+    return _shifted_depthwise(x, kernel, window), (x, kernel)
 
 
-def _shifted_depthwise_backward(stride: int, saved: tuple[Array, Array], dy: Array):
+def _shifted_depthwise_backward(window: Window, saved: tuple[Array, Array], dy: Array):
     # Automatic differentiation would pad and add up k k arrays of the size of x.
     x, kernel = saved
-    shifts = _shifts(x, kernel.shape[0], stride, jnp.zeros((), x.dtype))
-    dkernel = jnp.stack([_sum_per_channel(shift, dy) for shift in shifts])
-    if stride == 1:
-        dx = _shifted_depthwise(dy, kernel[::-1, ::-1], 1)
+    dkernel = jnp.stack([_sum_per_channel(shift, dy) for shift in _shifts(x, window)])
+    if window.stride == 1:
+        before, after = (window.size - 1 - edge for edge in window.padding)
+        dx = _shifted_depthwise(dy, kernel[::-1, ::-1], Window(window.size, 1, (before, after)))
     else:
-        dx = _unshift([dy * tap for tap in _taps(kernel)], x.shape)
+        dx = _unshift([dy * tap for tap in _taps(kernel)], window, x.shape)
     return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
@@ -180,14 +220,14 @@ def _taps(kernel: Array) -> Array:
     return kernel.reshape(-1, kernel.shape[-1], 1, 1, 1)
 
 
-@jax.custom_vjp
-def _max_of_shifts(x: Array) -> Array:
-    return _argmax_of_shifts(x)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_shifts(x: Array, window: Window) -> Array:
+    return _argmax_of_shifts(x, window)[0]
 
 
-def _argmax_of_shifts(x: Array) -> tuple[Array, Array]:
-    """The largest of each 3x3 window at stride 2, and the first tap where it stands."""
-    best, *others = _shifts(x, 3, 2, jnp.array(-jnp.inf, x.dtype))
+def _argmax_of_shifts(x: Array, window: Window) -> tuple[Array, Array]:
+    """The largest of each window, and the first tap where it stands."""
+    best, *others = _shifts(x, window, fill=-jnp.inf)
     where = jnp.zeros(best.shape, jnp.uint8)
     for tap, other in enumerate(others, 1):
         where = jnp.where(other > best, jnp.uint8(tap), where)
@@ -195,15 +235,15 @@ def _argmax_of_shifts(x: Array) -> tuple[Array, Array]:
     return best, where
 
 
-def _max_of_shifts_forward(x: Array):
-    best, where = _argmax_of_shifts(x)
+def _max_of_shifts_forward(x: Array, window: Window):
+    best, where = _argmax_of_shifts(x, window)
     return best, (where, x)
 
 
-def _max_of_shifts_backward(saved: tuple[Array, Array], dy: Array):
+def _max_of_shifts_backward(window: Window, saved: tuple[Array, Array], dy: Array):
     where, x = saved
-    taps = [jnp.where(where == tap, dy, jnp.zeros((), dy.dtype)) for tap in range(9)]
-    return (_unshift(taps, x.shape),)
+    taps = [jnp.where(where == tap, dy, jnp.zeros((), dy.dtype)) for tap in range(window.size**2)]
+    return (_unshift(taps, window, x.shape),)
 
 
 _max_of_shifts.defvjp(_max_of_shifts_forward, _max_of_shifts_backward)
@@ -264,45 +304,57 @@ def _sum_per_channel(*factors: Array) -> Array:
     return jnp.sum(math.prod(factor.astype(jnp.float32) for factor in factors), (1, 2, 3))
 
 
-def _shifts(x: Array, size: int, stride: int, fill: Array) -> Iterator[Array]:
-    """The size x size windows of x, tap by tap in row-major order: each (c, h2, w2, b)."""
+def _shifts(x: Array, window: Window, fill: float = 0.0) -> Iterator[Array]:
+    """The values under each tap of the window, in row-major order: each (c, h2, w2, b)."""
+    size, stride, padding = window
     channels, height, width, batch = x.shape
-    edge = size // 2
-    padded = lax.pad(x, fill, ((0, 0, 0), (edge, edge, 0), (edge, edge, 0), (0, 0, 0)))
-    span_h = stride * ((height - 1) // stride) + 1
-    span_w = stride * ((width - 1) // stride) + 1
+    edges = (*padding, 0)
+    padded = lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
+    span_h, span_w = (stride * (window.places(length) - 1) + 1 for length in (height, width))
     for i in range(size):
         for j in range(size):
             limits = (channels, i + span_h, j + span_w, batch)
             yield lax.slice(padded, (0, i, j, 0), limits, (1, stride, stride, 1))
 
 
-def _unshift(taps: list[Array], shape: tuple[int, ...]) -> Array:
-    """The transpose of `_shifts` for 3x3 windows at stride 2, (c, h2, w2, b) nine times to shape.
+def _unshift(taps: Sequence[Array], window: Window, shape: tuple[int, ...]) -> Array:
+    """The transpose of `_shifts`: adds the k k taps, each (c, h2, w2, b), up to the whole shape."""
+    size = window.size
+    rows = [
+        _unshift_axis(taps[size * i : size * (i + 1)], window, shape[2], axis=2)
+        for i in range(size)
+    ]
+    return _unshift_axis(rows, window, shape[1], axis=1)
 
-    Tap (i, j) of output (p, q) belongs to input (2 p + i - 1, 2 q + j - 1). So even rows of the
-    input get taps i = 1, and odd ones i = 2 of their own and i = 0 of the next output; likewise
-    columns.
+
+def _unshift_axis(taps: Sequence[Array], window: Window, length: int, axis: int) -> Array:
+    """Adds up taps along one axis, phase by phase, so that nothing is padded in between.
+
+    Tap i of window p belongs to position stride p + i - before of the input. So positions of one
+    remainder modulo the stride, a phase, get every stride-th tap, each moved by whole windows.
     """
-    channels, height, width, batch = shape
+    size, stride, (before, _) = window
+    count = -(-length // stride)
 
-    def rows(j: int, odd: bool) -> Array:
-        return taps[6 + j] + _next(taps[j], axis=1) if odd else taps[3 + j]
+    def phase(remainder: int) -> Array:
+        """The sums at remainder, remainder + stride, ..., count of them."""
+        total = None
+        for tap in range(size):
+            moved, other = divmod(remainder + before - tap, stride)
+            if other == 0:
+                # Position remainder + stride n gets this tap of window n + moved.
+                here = _moved(taps[tap], moved, count, axis)
+                total = here if total is None else total + here
+        return jnp.zeros_like(_moved(taps[0], 0, count, axis)) if total is None else total
 
-    def quarter(odd_row: bool, odd_column: bool) -> Array:
-        if odd_column:
-            return rows(2, odd_row) + _next(rows(0, odd_row), axis=2)
-        return rows(1, odd_row)
-
-    halves = [jnp.stack([quarter(odd, False), quarter(odd, True)], axis=3) for odd in (False, True)]
-    whole = jnp.stack(halves, axis=2)
-    _, half_height, half_width, _ = taps[0].shape
-    x = whole.reshape(channels, 2 * half_height, 2 * half_width, batch)
-    return x[:, :height, :width]
+    whole = jnp.stack([phase(remainder) for remainder in range(stride)], axis + 1)
+    shape = list(taps[0].shape)
+    shape[axis] = count * stride
+    return lax.slice_in_dim(whole.reshape(shape), 0, length, axis=axis)
 
 
-def _next(x: Array, axis: int) -> Array:
-    """The values one further along an axis, and zero after the last."""
+def _moved(x: Array, start: int, count: int, axis: int) -> Array:
+    """The values at start, start + 1, ... of an axis, count of them; zero where there are none."""
     edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (-1, 1, 0)
+    edges[axis] = (-start, start + count - x.shape[axis], 0)
     return lax.pad(x, jnp.zeros((), x.dtype), edges)

@@ -5,7 +5,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from shufflenet_jax.units import Conv
+from shufflenet_jax.layers import Conv
 
 
 class Shift(nnx.Module):

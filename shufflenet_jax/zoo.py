@@ -5,7 +5,7 @@ from functools import partial
 
 from flax import nnx
 
-from shufflenet_jax.network import STAGE2_CHANNELS, shufflenet
+from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, shufflenet
 
 CONSTRUCTORS: dict[str, Callable[..., nnx.Module]] = {"shufflenet": shufflenet}
 """What builds a network of each family; the arguments beside num_classes and rngs differ."""

@@ -9,7 +9,8 @@ from flax import nnx
 
 from experiments.bench.workloads import Net, Operation, Workload
 from shufflenet_jax.complexity import complexity
-from shufflenet_jax.network import IMAGENET_STEM, SMALL_STEM, Network, shufflenet
+from shufflenet_jax.models.shufflenet import shufflenet
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Network
 
 # Small, because rounding flips the sign in front of some ReLU now and then: the gradients of two
 # correct peers can differ by a percent, and the losses that follow must still agree.

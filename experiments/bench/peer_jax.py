@@ -14,7 +14,7 @@ from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Operation, Workload
 from shufflenet_jax import chwn
 from shufflenet_jax.inference import fold
-from shufflenet_jax.network import Network
+from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.ops import channel_shuffle
 from shufflenet_jax.recipe import kernels
 from shufflenet_jax.train import split

@@ -12,8 +12,9 @@ from keras import layers
 from experiments.bench import inputs
 from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Workload
-from shufflenet_jax.network import Network
-from shufflenet_jax.units import Conv, ShuffleUnit
+from shufflenet_jax.layers import Conv
+from shufflenet_jax.models.skeleton import Network
+from shufflenet_jax.units import ShuffleUnit
 
 
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:

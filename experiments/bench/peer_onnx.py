@@ -8,7 +8,7 @@ import torch
 from experiments.bench.peer_torch import TorchNetwork, images_of
 from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Workload
-from shufflenet_jax.network import Network
+from shufflenet_jax.models.skeleton import Network
 
 
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:

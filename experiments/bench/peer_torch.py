@@ -11,8 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from experiments.bench import inputs
 from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Operation, Workload
-from shufflenet_jax.network import Network
-from shufflenet_jax.units import Conv, ShuffleUnit
+from shufflenet_jax.layers import Conv
+from shufflenet_jax.models.skeleton import Network
+from shufflenet_jax.units import ShuffleUnit
 
 
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.bench.workloads import Net, Workload
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.network import Network
+from shufflenet_jax.models.skeleton import Network
 
 
 @dataclass(frozen=True)

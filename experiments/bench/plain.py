@@ -7,9 +7,10 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from shufflenet_jax.network import Network
+from shufflenet_jax.layers import Conv
+from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.ops import channel_shuffle
-from shufflenet_jax.units import Conv, ShuffleUnit
+from shufflenet_jax.units import ShuffleUnit
 
 
 class PlainNetwork(nnx.Module):
