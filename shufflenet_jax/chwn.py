@@ -17,7 +17,7 @@ Two forms compute the same functions:
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -201,18 +201,52 @@ def _shifted_depthwise_forward(x: Array, kernel: Array, window: Window):
 
 
 def _shifted_depthwise_backward(window: Window, saved: tuple[Array, Array], dy: Array):
-    # Automatic differentiation would pad and add up k k arrays of the size of x.
     x, kernel = saved
-    dkernel = jnp.stack([_sum_per_channel(shift, dy) for shift in _shifts(x, window)])
     if window.stride == 1:
         before, after = (window.size - 1 - edge for edge in window.padding)
         dx = _shifted_depthwise(dy, kernel[::-1, ::-1], Window(window.size, 1, (before, after)))
     else:
-        dx = _unshift([dy * tap for tap in _taps(kernel)], window, x.shape)
-    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+        # One row and one column of zeros more, for the taps that there are not.
+        taps = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0)))
+
+        def weigh(rows: np.ndarray, columns: np.ndarray, dy: Array) -> Array:
+            weights = jnp.moveaxis(taps[np.ix_(rows, columns)], 2, 0)
+            return dy * weights[:, None, :, None, :, None]
+
+        dx = _unshift(weigh, (dy,), window, x.shape)
+    return dx, _depthwise_kernel_gradient(x, dy, window).astype(kernel.dtype)
 
 
 _shifted_depthwise.defvjp(_shifted_depthwise_forward, _shifted_depthwise_backward)
+
+
+def _depthwise_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
+    """Returns (k, k, c): tap (i, j) sums x[s p + i, s q + j] dy[p, q] over p, q and the batch.
+
+    For each j, a matrix product of all rows of x, moved by j, with all rows of dy; the rows that
+    belong together stand on its diagonals. That is more arithmetic than k k sums of products, but
+    for those XLA writes out all k k shifts of x, which takes longer.
+    """
+    size, stride, padding = window
+    channels, _, width, batch = x.shape
+    rows = dy.shape[1]
+    edges = (*padding, 0)
+    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
+    height = padded.shape[1]
+    span = stride * (window.places(width) - 1) + 1
+    moved = [
+        lax.slice(padded, (0, 0, j, 0), (channels, height, j + span, batch), (1, 1, stride, 1))
+        for j in range(size)
+    ]
+    products = jnp.einsum(
+        "cpn,cqn->cpq",
+        jnp.concatenate(moved, axis=1).reshape(channels, size * height, -1),
+        dy.reshape(channels, rows, -1),
+        preferred_element_type=jnp.float32,
+    ).reshape(channels, size, height, rows)
+    each = np.arange(rows)
+    sums = [products[:, :, stride * each + i, each].sum(-1) for i in range(size)]
+    return jnp.stack(sums).swapaxes(1, 2)
 
 
 def _taps(kernel: Array) -> Array:
@@ -242,9 +276,17 @@ def _max_of_shifts_forward(x: Array, window: Window):
 
 def _max_of_shifts_backward(window: Window, saved: tuple[Array, Array], dy: Array):
     where, x = saved
-    taps = [jnp.where(where == tap, dy, jnp.zeros((), dy.dtype)) for tap in range(window.size**2)]
-    return (_unshift(taps, window, x.shape),)
+    size = window.size
 
+    def weigh(rows: np.ndarray, columns: np.ndarray, dy: Array, where: Array) -> Array:
+        there = (rows[:, None] < size) & (columns < size)
+        tap = np.where(there, size * rows[:, None] + columns, _NO_TAP).astype(np.uint8)
+        return jnp.where(where == tap[None, None, :, None, :, None], dy, jnp.zeros((), dy.dtype))
+
+    return (_unshift(weigh, (dy, where), window, x.shape),)
+
+
+_NO_TAP = 255
 
 _max_of_shifts.defvjp(_max_of_shifts_forward, _max_of_shifts_backward)
 
@@ -317,44 +359,44 @@ def _shifts(x: Array, window: Window, fill: float = 0.0) -> Iterator[Array]:
             yield lax.slice(padded, (0, i, j, 0), limits, (1, stride, stride, 1))
 
 
-def _unshift(taps: Sequence[Array], window: Window, shape: tuple[int, ...]) -> Array:
-    """The transpose of `_shifts`: adds the k k taps, each (c, h2, w2, b), up to the whole shape."""
-    size = window.size
-    rows = [
-        _unshift_axis(taps[size * i : size * (i + 1)], window, shape[2], axis=2)
-        for i in range(size)
-    ]
-    return _unshift_axis(rows, window, shape[1], axis=1)
+def _unshift(
+    weigh: Callable[..., Array], maps: Sequence[Array], window: Window, shape: tuple[int, ...]
+) -> Array:
+    """The transpose of `_shifts`: what the windows give back to every position of their input.
 
+    Position s n + a of an axis, in phase a, is under tap a + before - s m of window n + m, for a
+    few m. So for each pair of m, for rows and columns, one term: the maps, moved, times what
+    `weigh` makes of the taps. All phases are computed at once, along axes of their own, which XLA
+    turns into one loop without a branch.
 
-def _unshift_axis(taps: Sequence[Array], window: Window, length: int, axis: int) -> Array:
-    """Adds up taps along one axis, phase by phase, so that nothing is padded in between.
-
-    Tap i of window p belongs to position stride p + i - before of the input. So positions of one
-    remainder modulo the stride, a phase, get every stride-th tap, each moved by whole windows.
+    Args:
+      weigh: Called with the taps of every phase, for rows and columns, where `window.size` means
+        none, and with the maps as (c, h3, 1, w3, 1, b); returns the term, (c, h3, s, w3, s, b).
+      maps: Arrays over the windows, (c, h2, w2, b).
+      window: The window.
+      shape: Of the input, (c, h, w, b).
     """
-    size, stride, (before, _) = window
-    count = -(-length // stride)
+    channels, height, width, batch = shape
+    stride = window.stride
+    counts = tuple(-(-length // stride) for length in (height, width))
+    moves = {}
+    for move in range(-window.size, window.padding[0] + 1):
+        taps = np.arange(stride) + window.padding[0] - stride * move
+        if np.any(there := (taps >= 0) & (taps < window.size)):
+            moves[move] = np.where(there, taps, window.size)
+    first, last = min(moves), max(moves)
 
-    def phase(remainder: int) -> Array:
-        """The sums at remainder, remainder + stride, ..., count of them."""
-        total = None
-        for tap in range(size):
-            moved, other = divmod(remainder + before - tap, stride)
-            if other == 0:
-                # Position remainder + stride n gets this tap of window n + moved.
-                here = _moved(taps[tap], moved, count, axis)
-                total = here if total is None else total + here
-        return jnp.zeros_like(_moved(taps[0], 0, count, axis)) if total is None else total
+    def moved(x: Array, down: int, right: int) -> Array:
+        ends = (last + count - have for count, have in zip(counts, x.shape[1:3], strict=True))
+        edges = [(0, 0, 0), *((-first, end, 0) for end in ends), (0, 0, 0)]
+        x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+        x = lax.slice_in_dim(x, down - first, down - first + counts[0], axis=1)
+        return lax.slice_in_dim(x, right - first, right - first + counts[1], axis=2)
 
-    whole = jnp.stack([phase(remainder) for remainder in range(stride)], axis + 1)
-    shape = list(taps[0].shape)
-    shape[axis] = count * stride
-    return lax.slice_in_dim(whole.reshape(shape), 0, length, axis=axis)
-
-
-def _moved(x: Array, start: int, count: int, axis: int) -> Array:
-    """The values at start, start + 1, ... of an axis, count of them; zero where there are none."""
-    edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (-start, start + count - x.shape[axis], 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+    total = sum(
+        weigh(rows, columns, *(moved(x, down, right)[:, :, None, :, None] for x in maps))
+        for down, rows in moves.items()
+        for right, columns in moves.items()
+    )
+    whole = total.reshape(channels, stride * counts[0], stride * counts[1], batch)
+    return whole[:, :height, :width]

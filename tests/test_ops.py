@@ -82,8 +82,9 @@ def assert_forms_agree(function, arguments, summed):
     Args:
       function: Of arrays, returns one array.
       arguments: Standard normal, of one dtype.
-      summed: The most products that any value or gradient is a sum of. In another order, or
-        rounded in between, its error is of the order of their root times the rounding unit.
+      summed: The most products n that any value or gradient is a sum of. Partial sums are about
+        sqrt(n) large and each is rounded; added one by one, n such errors of random sign make up
+        n rounding units, added pairwise sqrt(n).
     """
 
     def value_and_gradients(name):
@@ -95,7 +96,7 @@ def assert_forms_agree(function, arguments, summed):
             return jax.jit(both)(*arguments)
 
     rounding = float(jnp.finfo(arguments[0].dtype).eps)
-    tolerance = 8 * rounding * summed**0.5
+    tolerance = rounding * (8 * summed**0.5 + summed)
     for fast, direct in zip(
         value_and_gradients("matmul"), value_and_gradients("direct"), strict=True
     ):
@@ -135,10 +136,33 @@ def test_other_3x3_convolutions_with_gradients(channels, stride, shape, dtype):
     assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, groups), (x, kernel), summed)
 
 
-@given(st.sampled_from([chwn.max_pool, chwn.avg_pool]), shapes, dtypes)
-def test_fast_pools_with_gradient(pool, shape, dtype):
+windows = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3)).map(
+    lambda each: (each[0], each[1], (min(each[2], each[0] - 1), min(each[3], each[0] - 1)))
+)
+
+
+@given(st.sampled_from([chwn.max_pool, chwn.avg_pool]), windows, shapes, dtypes)
+def test_fast_pools_with_gradient(pool, window, shape, dtype):
     batch, height, width = shape
-    assert_forms_agree(pool, (normal(0, (4, height, width, batch), dtype),), 9)
+    x = normal(0, (4, height + 3, width + 3, batch), dtype)
+    assert_forms_agree(lambda x: pool(x, *window), (x,), 16)
+
+
+@given(windows, shapes)
+def test_fast_depthwise_with_any_padding(window, shape):
+    (size, stride, (padding, _)), (batch, height, width) = window, shape
+    x, kernel = normal(0, (3, height + 3, width + 3, batch)), normal(1, (size, size, 1, 3))
+    summed = max(size * size, x[0].size)
+    assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, 3, padding), (x, kernel), summed)
+
+
+@given(st.sampled_from([1, 3, 5]), strides, st.integers(0, 2), shapes)
+def test_other_convolutions_with_any_padding(size, stride, padding, shape):
+    batch, height, width = shape
+    x = normal(0, (3, height + 4, width + 4, batch))
+    kernel = normal(1, (size, size, 3, 4))
+    summed = max(4 * size * size, x[0].size)
+    assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, 1, padding), (x, kernel), summed)
 
 
 def test_max_pool_gives_ties_to_the_first():
