@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
 from shufflenet_jax.errors import InputError
@@ -83,12 +84,29 @@ def conv(
     if active_form() == "direct":
         return _direct_conv(x, kernel, window, groups)
     if groups == x.shape[0] == kernel.shape[-1]:
-        return _shifted_depthwise(x, kernel[:, :, 0, :], window)
+        depthwise = partial(_shifted_depthwise, window=window)
+        return _alone(depthwise)(x, kernel[:, :, 0, :])
     if size == 1 and padding == 0:
-        return _matmul_pointwise(x[:, ::stride, ::stride], kernel[0, 0], groups)
+        return pointwise(x[:, ::stride, ::stride], by_group(kernel, groups))
     if kernel.shape[2] <= 4 and groups == 1:
-        return _matmul_of_shifts(x, kernel, window)
+        return _conv_of_few_channels(x, kernel, window)
     return _direct_conv(x, kernel, window, groups)
+
+
+def by_group(kernel: Float[Array, "1 1 i o"], groups: int) -> Float[Array, "g o2 i"]:
+    """Orders the weights of a 1x1 convolution as `pointwise` takes them, with o2 = o / g."""
+    in_channels, out_channels = kernel.shape[2:]
+    weights = kernel.reshape(in_channels, groups, out_channels // groups)
+    return jnp.transpose(weights, (1, 2, 0))
+
+
+def pointwise(
+    x: Float[Array, "c h w b"], weights: Float[Array, "g o2 i"]
+) -> Float[Array, "o h w b"]:
+    """A grouped 1x1 convolution: one matrix product a group, (o2, i) by (i, h w b)."""
+    groups, _, in_channels = weights.shape
+    y = jnp.einsum("goi,gin->gon", weights, x.reshape(groups, in_channels, -1))
+    return y.reshape(-1, *x.shape[1:])
 
 
 def max_pool(
@@ -123,7 +141,21 @@ def avg_pool(
         total = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window.of_all_axes())
         return total / size**2
     kernel = jnp.full((size, size, x.shape[0]), 1 / size**2, x.dtype)
-    return _shifted_depthwise(x, kernel, window)
+    return _alone(partial(_shifted_depthwise, window=window))(x, kernel)
+
+
+def add_relu(x: Float[Array, "c h w b"], y: Float[Array, "c h w b"]) -> Float[Array, "c h w b"]:
+    """relu(x + y), where a shortcut joins a branch."""
+    return _add_relu(x, y) if active_form() == "direct" else _alone(_add_relu)(x, y)
+
+
+def global_avg_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c b"]:
+    """The mean over each map."""
+    if active_form() == "direct":
+        return jnp.mean(x, (1, 2))
+    channels, height, width, batch = x.shape
+    ones = jnp.full((height * width,), 1 / (height * width), x.dtype)
+    return jnp.einsum("cnb,n->cb", x.reshape(channels, -1, batch), ones)
 
 
 def batch_norm(
@@ -174,20 +206,75 @@ def _direct_conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
     )
 
 
-def _matmul_pointwise(x: Array, kernel: Array, groups: int) -> Array:
-    """A 1x1 convolution: one matrix product a group, (o, i) by (i, h w b)."""
-    channels, *rest = x.shape
-    weights = kernel.reshape(channels // groups, groups, -1)
-    y = jnp.einsum("igo,gin->gon", weights, x.reshape(groups, channels // groups, -1))
-    return y.reshape(-1, *rest)
-
-
 def _matmul_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
     """A convolution of few input channels: its k k shifts stacked, then one matrix product."""
     out_channels = kernel.shape[-1]
     columns = jnp.concatenate(list(_shifts(x, window)))
     y = kernel.reshape(-1, out_channels).T @ columns.reshape(columns.shape[0], -1)
     return y.reshape(out_channels, *columns.shape[1:])
+
+
+def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Makes XLA compile a function apart from what stands around it, unless it is differentiated.
+
+    XLA on a CPU would fuse it with the reshape to a matrix that the next matrix product asks for,
+    and then find each value's row and column by division, several times slower than without. While
+    training, what it can share with the gradient is worth more.
+    """
+    compiled = jax.jit(function)
+
+    @jax.custom_vjp
+    def alone(*arguments: Array) -> Array:
+        with set_xla_metadata(inlineable="false"):
+            return compiled(*arguments)
+
+    def forward(*arguments: Array):
+        return jax.vjp(function, *arguments)
+
+    def backward(pullback: Callable[[Array], tuple[Array, ...]], dy: Array):
+        return pullback(dy)
+
+    alone.defvjp(forward, backward)
+    return alone
+
+
+def _add_relu(x: Array, y: Array) -> Array:
+    # Over rows as long as can be: a loop over one image's width and batch of 1 is not vectorised.
+    rows = len(x), -1
+    return jnp.maximum(x.reshape(rows) + y.reshape(rows), 0).reshape(x.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_of_few_channels(x: Array, kernel: Array, window: Window) -> Array:
+    """A convolution of an image: a sum over taps and channels; by matrix products in training.
+
+    The gradient of the kernel is a matrix product with all shifts of the image anyway.
+    """
+    if kernel.size // kernel.shape[-1] > 27:
+        return _matmul_of_shifts(x, kernel, window)
+    return _alone(partial(_sum_of_shifts, window=window))(x, kernel)
+
+
+def _sum_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
+    """A convolution as one multiply-add for each tap and input channel."""
+    taps = kernel.reshape(-1, *kernel.shape[2:])
+    return sum(
+        weights.reshape(-1, 1, 1, 1) * channel
+        for shift, tap in zip(_shifts(x, window), taps, strict=True)
+        for channel, weights in zip(jnp.split(shift, len(x)), tap, strict=True)
+    )
+
+
+def _conv_of_few_channels_forward(x: Array, kernel: Array, window: Window):
+    return _matmul_of_shifts(x, kernel, window), (x, kernel)
+
+
+def _conv_of_few_channels_backward(window: Window, saved: tuple[Array, Array], dy: Array):
+    _, pullback = jax.vjp(partial(_matmul_of_shifts, window=window), *saved)
+    return pullback(dy)
+
+
+_conv_of_few_channels.defvjp(_conv_of_few_channels_forward, _conv_of_few_channels_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -5,7 +5,18 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from shufflenet_jax import chwn
 from shufflenet_jax.layers import Conv
+
+
+class Pointwise(nnx.Module):
+    """A folded 1x1 convolution of (c, h, w, b); its weights need no reordering any more."""
+
+    def __init__(self, weights: Float[Array, "g o2 i"]):
+        self.weights = nnx.Param(weights)
+
+    def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "o h w b"]:
+        return chwn.pointwise(x, self.weights[...].astype(x.dtype))
 
 
 class Shift(nnx.Module):
@@ -37,6 +48,11 @@ def fold(network: nnx.Module) -> nnx.Module:
             if isinstance(norm, nnx.BatchNorm):
                 conv: Conv = getattr(module, name.removesuffix("_norm"))
                 scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
-                conv.kernel[...] = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
+                kernel = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
                 setattr(module, name, Shift(norm.bias[...] - norm.mean[...] * scale))
+                if kernel.shape[:2] == (1, 1) and conv.stride == 1:
+                    weights = chwn.by_group(kernel, conv.groups)
+                    setattr(module, name.removesuffix("_norm"), Pointwise(weights))
+                else:
+                    conv.kernel[...] = kernel
     return folded

@@ -108,7 +108,7 @@ class ShuffleUnit(Unit):
         y = self.depthwise_norm(self.depthwise(y), use_running_average=frozen)
         y = self.expand_norm(self.expand(y), use_running_average=frozen)
         if self.stride == 1:
-            return jax.nn.relu(x + y)
+            return chwn.add_relu(x, y)
         return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
 
 

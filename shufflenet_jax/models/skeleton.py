@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -93,7 +92,7 @@ class Network(nnx.Module):
         """Returns logits; with train, batch statistics normalise and the running ones move."""
         *_, (_, x) = self._stage_outputs(images, train)
         with jax.named_scope("head"):
-            return self.classifier(jnp.mean(x, axis=(1, 2)).T)
+            return self.classifier(chwn.global_avg_pool(x).T)
 
     def features(
         self, images: Float[Array, "b h w 3"], *, train: bool = False
