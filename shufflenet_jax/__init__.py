@@ -1,12 +1,32 @@
-"""ShuffleNet V1 (arXiv 1707.01083) in JAX and Flax NNX."""
+"""ShuffleNet V1 (arXiv 1707.01083) and what it is compared with, in JAX and Flax NNX."""
 
 from shufflenet_jax.complexity import Complexity, complexity
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.inference import fold
-from shufflenet_jax.models.shufflenet import shufflenet, stage_channels, stem_channels
+from shufflenet_jax.models.mobilenet import (
+    InvertedUnit,
+    SeparableUnit,
+    mobilenet_v1,
+    mobilenet_v2,
+)
+from shufflenet_jax.models.shufflenet import (
+    shufflenet,
+    shufflenet_se,
+    shufflenet_shallow,
+    stage_channels,
+    stem_channels,
+)
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Network, Stem
+from shufflenet_jax.models.structures import structure
 from shufflenet_jax.ops import channel_shuffle, depthwise, grouped_pointwise, no_shuffle
-from shufflenet_jax.units import BottleneckUnit, ShuffleUnit, Unit
+from shufflenet_jax.units import (
+    BottleneckUnit,
+    PlainUnit,
+    ResidualUnit,
+    ShuffleUnit,
+    SqueezeExcitation,
+    Unit,
+)
 
 __all__ = [
     "IMAGENET_STEM",
@@ -14,8 +34,13 @@ __all__ = [
     "BottleneckUnit",
     "Complexity",
     "InputError",
+    "InvertedUnit",
     "Network",
+    "PlainUnit",
+    "ResidualUnit",
+    "SeparableUnit",
     "ShuffleUnit",
+    "SqueezeExcitation",
     "Stem",
     "Unit",
     "channel_shuffle",
@@ -23,8 +48,13 @@ __all__ = [
     "depthwise",
     "fold",
     "grouped_pointwise",
+    "mobilenet_v1",
+    "mobilenet_v2",
     "no_shuffle",
     "shufflenet",
+    "shufflenet_se",
+    "shufflenet_shallow",
     "stage_channels",
     "stem_channels",
+    "structure",
 ]

@@ -1,17 +1,63 @@
-"""Every network by name."""
+"""Every network by name, and what can be configured of each family."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from flax import nnx
 
-from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS, shufflenet
+from shufflenet_jax.models.mobilenet import mobilenet_v1, mobilenet_v2
+from shufflenet_jax.models.shufflenet import (
+    STAGE2_CHANNELS,
+    shufflenet,
+    shufflenet_se,
+    shufflenet_shallow,
+)
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS
+from shufflenet_jax.models.structures import CONV1_CHANNELS, STRUCTURES, structure
 
-CONSTRUCTORS: dict[str, Callable[..., nnx.Module]] = {"shufflenet": shufflenet}
-"""What builds a network of each family; the arguments beside num_classes and rngs differ."""
+
+@dataclass(frozen=True)
+class Family:
+    """A constructor, and which of its arguments a configuration can set.
+
+    Attributes:
+      constructor: Takes the arguments, num_classes and rngs.
+      arguments: The default of each: a number, a truth value, a text, a tuple or a `Stem`. A family
+        that has no argument ``stem`` needs images of the size it was made for.
+    """
+
+    constructor: Callable[..., nnx.Module]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+_STEM = {"stem": IMAGENET_STEM}
+_SHUFFLENET = {
+    "groups": 3,
+    "width": 1.0,
+    "shuffle": True,
+    "rounding": "stage",
+    "repeats": REPEATS,
+    **_STEM,
+}
+_STRUCTURE = {"mflops": 140, "repeats": REPEATS, **_STEM}
+
+FAMILIES: dict[str, Family] = {
+    "shufflenet": Family(shufflenet, _SHUFFLENET),
+    "shufflenet_se": Family(shufflenet_se, _SHUFFLENET),
+    "shufflenet_shallow": Family(shufflenet_shallow, _STEM),
+    **{name: Family(partial(structure, name), _STRUCTURE) for name in STRUCTURES},
+    "mobilenet_v1": Family(mobilenet_v1, {"width": 1.0, **_STEM}),
+    "mobilenet_v2": Family(mobilenet_v2, _STEM),
+}
+"""The families of networks, as ``--config.network.name`` knows them."""
 
 WIDTHS = (2.0, 1.5, 1.0, 0.5, 0.25)
 """The widths of the paper's networks."""
+
+MOBILENET_WIDTHS = ("1.0", "0.75", "0.5", "0.25")
+"""The widths of MobileNet in Table 5, as its names write them."""
 
 
 def shufflenet_name(groups: int, width: float, shuffle: bool) -> str:
@@ -20,12 +66,26 @@ def shufflenet_name(groups: int, width: float, shuffle: bool) -> str:
 
 
 NETWORKS: dict[str, Callable[..., nnx.Module]] = {
-    shufflenet_name(groups, width, shuffle): partial(
-        shufflenet, groups=groups, width=width, shuffle=shuffle
-    )
-    for width in WIDTHS
-    for groups in STAGE2_CHANNELS
-    for shuffle in (True, False)
-    if shuffle or groups > 1
+    **{
+        shufflenet_name(groups, width, shuffle): partial(
+            shufflenet, groups=groups, width=width, shuffle=shuffle
+        )
+        for width in WIDTHS
+        for groups in STAGE2_CHANNELS
+        for shuffle in (True, False)
+        if shuffle or groups > 1
+    },
+    "shufflenet_g3_2x_se": partial(shufflenet_se, groups=3, width=2.0),
+    "shufflenet_g3_0.5x_shallow": shufflenet_shallow,
+    **{
+        f"{name}_{mflops}m": partial(structure, name, mflops=mflops)
+        for mflops in CONV1_CHANNELS
+        for name in STRUCTURES
+    },
+    **{
+        f"mobilenet_v1_{width}": partial(mobilenet_v1, width=float(width))
+        for width in MOBILENET_WIDTHS
+    },
+    "mobilenet_v2": mobilenet_v2,
 }
 """Every single network: constructors that need only ``rngs``."""
