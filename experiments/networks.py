@@ -9,7 +9,7 @@ from flax import nnx
 from experiments import markdown, paper
 from shufflenet_jax.complexity import Complexity, complexity
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
-from shufflenet_jax.zoo import NETWORKS, WIDTHS, shufflenet_name
+from shufflenet_jax.zoo import NETWORKS, shufflenet_name
 
 INPUT_SHAPE = (224, 224, 3)
 
@@ -25,15 +25,27 @@ class Counted:
 
 def count() -> Iterator[Counted]:
     """Counts every network, one by one."""
-    figures = {
-        shufflenet_name(groups, width, shuffle): paper.shufflenet_mflops(groups, width)
-        for groups in STAGE2_CHANNELS
-        for width in WIDTHS
-        for shuffle in (True, False)
-    }
+    figures = _figures()
     for name, constructor in NETWORKS.items():
         network = nnx.eval_shape(lambda make=constructor: make(rngs=nnx.Rngs(0)))
         yield Counted(name, complexity(network, INPUT_SHAPE), figures.get(name))
+
+
+def _figures() -> dict[str, tuple[int, bool] | None]:
+    """The paper's figure for each network it has one for; see `Counted`."""
+    table5 = {name: (mflops, True) for name, (mflops, _) in paper.TABLE5.items()}
+    table4 = {
+        f"{name}_{mflops}m": (mflops, False)
+        for mflops, errors in paper.TABLE4_ERRORS.items()
+        for name in errors
+    }
+    tables1_and_2 = {
+        shufflenet_name(groups, width, shuffle): paper.shufflenet_mflops(groups, width)
+        for groups in STAGE2_CHANNELS
+        for width in paper.TABLE2_MFLOPS
+        for shuffle in (True, False)
+    }
+    return table5 | table4 | tables1_and_2
 
 
 def as_json() -> str:

@@ -15,6 +15,13 @@ from shufflenet_jax.ops import check_groups
 class Conv(nnx.Module):
     """A convolution without bias on (c, h, w, b), padded by (k - 1) / 2 on each side.
 
+    Each group sees its share of the input channels, so g groups have g times fewer weights:
+
+    >>> Conv(12, 6, 3, rngs=nnx.Rngs(0)).kernel.size
+    648
+    >>> Conv(12, 6, 3, groups=3, rngs=nnx.Rngs(0)).kernel.size
+    216
+
     Raises:
       InputError: groups does not divide the channels; both numbers are named.
     """

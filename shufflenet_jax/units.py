@@ -63,11 +63,12 @@ class ShuffleUnit(Unit):
       groups: Groups of both 1x1 convolutions.
       first_groups: Groups of the first 1x1 convolution where they differ: 1 in the first unit of
         stage 2, whose input has few channels.
+      ratio: Output channels over those of the bottleneck.
       mix: Called as ``mix(x, groups, axis=0)`` between the first two convolutions:
         `channel_shuffle`, or `no_shuffle` for the networks without.
 
     Raises:
-      InputError: Channels that the groups, the 1:4 bottleneck or the stride do not allow.
+      InputError: Channels that the groups, the bottleneck or the stride do not allow.
     """
 
     def __init__(
@@ -78,11 +79,12 @@ class ShuffleUnit(Unit):
         *,
         groups: int,
         first_groups: int | None = None,
+        ratio: int = 4,
         mix: Mix = channel_shuffle,
         rngs: nnx.Rngs,
     ):
         _check_concatenation(in_channels, out_channels, stride)
-        bottleneck = out_channels // 4
+        bottleneck = out_channels // ratio
         branch = out_channels - in_channels if stride == 2 else out_channels
         self.groups, self.stride, self.mix = groups, stride, mix
         self.reduce = Conv(in_channels, bottleneck, groups=first_groups or groups, rngs=rngs)
