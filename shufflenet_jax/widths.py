@@ -48,11 +48,11 @@ def solve(
         except InputError:  # narrower than conv1, which not every unit can follow
             return 0
 
-    narrow = wide = 2
-    if cost(narrow) > macs:
-        raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(2):,}")
+    narrow, wide = 2, 16
     while cost(wide) < macs:
         narrow, wide = wide, 2 * wide
     above = bisect_left(range(wide), macs, lo=narrow, key=cost)
+    if above == 2 and cost(above) > macs:
+        raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(2):,}")
     nearest = min(max(above - 1, narrow), above, key=lambda step: abs(cost(step) - macs))
     return channels(nearest)
