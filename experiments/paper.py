@@ -77,7 +77,7 @@ TABLE5 = {
     "shufflenet_g4_0.5x": (38, 41.6),
     "shufflenet_g3_0.5x_shallow": (40, 42.8),
 }
-"""MFLOPs, with the classifier unless Table 1 or 2 has the same, and error, by name in the zoo."""
+"""MFLOPs, with the classifier (but 140 is the level of Table 2), and error, by name in the zoo."""
 
 
 def shufflenet_mflops(groups: int, width: float) -> tuple[int, bool] | None:

