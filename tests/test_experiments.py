@@ -327,10 +327,11 @@ def test_a_network_brings_its_own_arguments():
     stem = {"stride": 1, "max_pool": False}  # of the budget, but for the stride
     assert config.network.to_dict() == {"name": "mobilenet_v1", "width": 0.5, "stem": stem}
     assert configs.network_of(config, num_classes=10).widths[:2] == (16, 32)
-    configs.assign(config, {"network.name": "resnet"})
+    # The name comes first, wherever it stands.
+    configs.override(config, ["network.mflops=38", "network.name=resnet"])
     assert config.network.to_dict() == {
         "name": "resnet",
-        "mflops": 140,
+        "mflops": 38,
         "repeats": (4, 8, 4),
         "stem": stem,
     }

@@ -133,34 +133,47 @@ def test_plain_unit_is_two_convolutions(stride):
     np.testing.assert_allclose(built(x, train=True), y, atol=2e-5)
 
 
+def sharpen(built, scale=4.0):
+    """Scales what batch normalisation returns, so that ReLU6 and sigmoid differ from their like."""
+    for _, module in nnx.iter_modules(built):
+        if isinstance(module, nnx.BatchNorm):
+            module.scale[...] = jnp.full_like(module.scale[...], scale)
+    return scale
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_separable_unit_is_depthwise_then_pointwise(stride):
     built, x = SeparableUnit(8, 12, stride, rngs=nnx.Rngs(0)), images(8)
-    y = jax.nn.relu(norm(conv(x, built.depthwise, stride)))
-    y = jax.nn.relu(norm(conv(y, built.pointwise)))
-    np.testing.assert_allclose(built(x, train=True), y, atol=2e-5)
+    scale = sharpen(built)
+    y = jax.nn.relu(scale * norm(conv(x, built.depthwise, stride)))
+    y = jax.nn.relu(scale * norm(conv(y, built.pointwise)))
+    assert y.max() > 6
+    np.testing.assert_allclose(built(x, train=True), y, atol=1e-4)
 
 
 @pytest.mark.parametrize("expansion", [1, 6])
 @pytest.mark.parametrize(("out_channels", "stride"), [(8, 1), (12, 1), (8, 2)])
 def test_inverted_unit_adds_only_where_the_shape_stays(out_channels, stride, expansion):
     built = InvertedUnit(8, out_channels, stride, expansion=expansion, rngs=nnx.Rngs(0))
-    x = y = images(8)
+    scale, x = sharpen(built), images(8)
+    y = x
     if expansion > 1:
-        y = jax.nn.relu6(norm(conv(y, built.expand)))
-    y = jax.nn.relu6(norm(conv(y, built.depthwise, stride)))
-    y = norm(conv(y, built.reduce))  # linear
+        y = jax.nn.relu6(scale * norm(conv(y, built.expand)))
+    y = jax.nn.relu6(scale * norm(conv(y, built.depthwise, stride)))
+    assert y.max() == 6
+    y = scale * norm(conv(y, built.reduce))  # linear
     expected = x + y if (out_channels, stride) == (8, 1) else y
-    np.testing.assert_allclose(built(x, train=True), expected, atol=5e-5)
+    np.testing.assert_allclose(built(x, train=True), expected, atol=1e-4)
 
 
 def test_squeeze_and_excitation_weights_the_whole_output():
-    built = SqueezeExcitation(16, 32, 2, unit=ShuffleUnit, groups=2, rngs=nnx.Rngs(0))
+    built = SqueezeExcitation(16, 32, 2, unit=ShuffleUnit, reduction=4, groups=2, rngs=nnx.Rngs(0))
     x = images(16)
     y = reference(built.unit, x)
     hidden = jnp.maximum(y.mean((1, 2)) @ built.squeeze.kernel[...], 0)
     weights = 1 / (1 + jnp.exp(-hidden @ built.excite.kernel[...]))
-    assert hidden.shape == (2, 2)
+    assert hidden.shape == (2, 8)
+    assert weights.std() > 0.05
     np.testing.assert_allclose(built(x, train=True), y * weights[:, None, None], atol=2e-5)
     with pytest.raises(InputError, match="24 channels do not divide into 16 groups"):
         SqueezeExcitation(24, 24, 1, unit=ShuffleUnit, groups=2, rngs=nnx.Rngs(0))
