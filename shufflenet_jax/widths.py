@@ -39,6 +39,10 @@ def solve(
 
     @cache
     def cost(step: int) -> int:
+        """Multiply-adds, or 0 if there is no such network."""
+        if not channels(step)[0]:
+            return 0
+
         def build() -> Network:
             rngs = nnx.Rngs(0)
             return Network(unit, channels=channels(step), conv1_channels=conv1_channels, rngs=rngs)
@@ -48,11 +52,10 @@ def solve(
         except InputError:  # narrower than conv1, which not every unit can follow
             return 0
 
-    narrow, wide = 2, 16
+    narrow, wide = 1, 16
     while cost(wide) < macs:
         narrow, wide = wide, 2 * wide
     above = bisect_left(range(wide), macs, lo=narrow, key=cost)
-    if above == 2 and cost(above) > macs:
-        raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(2):,}")
-    nearest = min(max(above - 1, narrow), above, key=lambda step: abs(cost(step) - macs))
-    return channels(nearest)
+    if cost(above) > macs and not cost(above - 1):
+        raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(above):,}")
+    return channels(min(above - 1, above, key=lambda step: abs(cost(step) - macs)))

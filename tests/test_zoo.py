@@ -81,9 +81,12 @@ def test_structures_have_the_widths_that_the_solver_finds(name, mflops):
     assert found == ((140, 284, 568) if table1s else chosen.channels[mflops])
 
 
-def test_solver_refuses_a_budget_below_the_narrowest_network():
+@pytest.mark.parametrize("name", ["vgg_like", "xception_like"])
+def test_solver_refuses_a_budget_below_the_narrowest_network(name):
+    """For VGG-like stage 2 runs out of channels, for Xception-like it is no wider than conv1."""
+    chosen = STRUCTURES[name]
     with pytest.raises(InputError, match="1,000,000 multiply-adds are too few: the narrowest"):
-        solve(STRUCTURES["vgg_like"].unit, 1_000_000, conv1_channels=12)
+        solve(chosen.unit, 1_000_000, conv1_channels=12, ratio=chosen.ratio)
 
 
 def test_stage_4_at_38_million_against_the_papers_text():
