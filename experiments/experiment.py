@@ -22,6 +22,8 @@ _MODULES = {
     "table3": "table3_shuffle",
     "table4": "table4_structures",
     "table5": "table5_mobilenet",
+    "table6": "table6_classic",
+    "table8": "table8_speed",
     "unit_cost": "unit_cost",
 }
 

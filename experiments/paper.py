@@ -79,6 +79,29 @@ TABLE5 = {
 }
 """MFLOPs, with the classifier (but 140 is the level of Table 2), and error, by name in the zoo."""
 
+TABLE6 = {
+    "vgg16": (15300, 28.5),
+    "shufflenet_g3_2x": (524, 26.3),
+    "googlenet": (1500, 31.3),
+    "shufflenet_g8_1x": (140, 32.4),
+    "alexnet": (720, 42.8),
+    "squeezenet": (833, 42.5),
+    "shufflenet_g4_0.5x": (38, 41.6),
+}
+"""MFLOPs and error by name in the zoo, classic networks before the ShuffleNet of like error."""
+
+TABLE8_SIZES = ((224, 224), (480, 640), (720, 1280))
+"""Height and width of the images."""
+
+TABLE8_MILLISECONDS = {
+    "shufflenet_g3_0.5x": (15.2, 87.4, 260.1),
+    "shufflenet_g3_1x": (37.8, 222.2, 684.5),
+    "shufflenet_g3_2x": (108.8, 617.0, 1857.6),
+    "alexnet": (184.0, 1156.7, 3633.9),
+    "mobilenet_v1_1.0": (110.0, 612.0, 1879.2),
+}
+"""Time of one image at each size, by name in the zoo: one core of a Snapdragon 820."""
+
 
 def shufflenet_mflops(groups: int, width: float) -> tuple[int, bool] | None:
     """Table 1's or 2's figure, and whether it counts the classifier; None if there is none."""

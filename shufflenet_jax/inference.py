@@ -5,7 +5,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from shufflenet_jax.layers import Conv
+from shufflenet_jax.layers import Conv, per_channel
 
 
 class Shift(nnx.Module):
@@ -18,14 +18,15 @@ class Shift(nnx.Module):
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
         del use_running_average
-        return x + self.bias[...].astype(x.dtype).reshape(-1, 1, 1, 1)
+        return x + per_channel(self.bias[...].astype(x.dtype))
 
 
 def fold(network: nnx.Module) -> nnx.Module:
     """Returns a copy of a network that computes the same in evaluation, with fewer operations.
 
     With running mean m and variance v, BN after a convolution with kernel k is the convolution
-    with k s and the bias b - m s, where s = scale / sqrt(v + epsilon).
+    with k s and the bias b - m s, where s = scale / sqrt(v + epsilon); a bias that the convolution
+    has becomes s times as large.
 
     Args:
       network: One in which the BN that follows a convolution ``NAME`` is called ``NAME_norm``, as
@@ -38,5 +39,7 @@ def fold(network: nnx.Module) -> nnx.Module:
                 conv: Conv = getattr(module, name.removesuffix("_norm"))
                 scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
                 conv.kernel[...] = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
+                if conv.bias is not None:
+                    conv.bias[...] = conv.bias[...] * scale
                 setattr(module, name, Shift(norm.bias[...] - norm.mean[...] * scale))
     return folded

@@ -7,7 +7,11 @@ from typing import Any
 
 from flax import nnx
 
+from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
+from shufflenet_jax.models.googlenet import googlenet
+from shufflenet_jax.models.lenet import lenet5
 from shufflenet_jax.models.mobilenet import mobilenet_v1, mobilenet_v2
+from shufflenet_jax.models.resnet import resnet50, resnext50_32x4d
 from shufflenet_jax.models.shufflenet import (
     STAGE2_CHANNELS,
     shufflenet,
@@ -15,7 +19,9 @@ from shufflenet_jax.models.shufflenet import (
     shufflenet_shallow,
 )
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS
+from shufflenet_jax.models.squeezenet import squeezenet
 from shufflenet_jax.models.structures import CONV1_CHANNELS, STRUCTURES, structure
+from shufflenet_jax.models.vgg import vgg16
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,14 @@ FAMILIES: dict[str, Family] = {
     **{name: Family(partial(structure, name), _STRUCTURE) for name in STRUCTURES},
     "mobilenet_v1": Family(mobilenet_v1, {"width": 1.0, **_STEM}),
     "mobilenet_v2": Family(mobilenet_v2, _STEM),
+    "resnet50": Family(resnet50, _STEM),
+    "resnext50_32x4d": Family(resnext50_32x4d, _STEM),
+    "vgg16": Family(vgg16),
+    "googlenet": Family(googlenet, {"auxiliary": True, "large_kernel": 3}),
+    "alexnet": Family(alexnet),
+    "alexnet_one_tower": Family(alexnet_one_tower),
+    "squeezenet": Family(squeezenet),
+    "lenet5": Family(lenet5),
 }
 """The families of networks, as ``--config.network.name`` knows them."""
 
@@ -87,5 +101,13 @@ NETWORKS: dict[str, Callable[..., nnx.Module]] = {
         for width in MOBILENET_WIDTHS
     },
     "mobilenet_v2": mobilenet_v2,
+    "resnet50": resnet50,
+    "resnext50_32x4d": resnext50_32x4d,
+    "vgg16": vgg16,
+    "googlenet": googlenet,
+    "alexnet": alexnet,
+    "alexnet_one_tower": alexnet_one_tower,
+    "squeezenet": squeezenet,
+    "lenet5": lenet5,
 }
 """Every single network: constructors that need only ``rngs``."""
