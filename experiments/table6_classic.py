@@ -13,10 +13,11 @@ The classic networks halve their maps so often that AlexNet needs images of at l
 budgets with smaller ones all cells see them scaled to 64x64, ShuffleNet with the stem for ImageNet.
 Networks without batch normalisation diverge at the rate of the others and have one of their own.
 
-Multiply-adds at 224x224, in millions, ours and the paper's: VGG-16 15,470 [15,300], GoogLeNet 1,498
-[1,500], AlexNet 714 [720], SqueezeNet 819 [833]. VGG-16's linear layers are 124 of them: the paper's
-figure is that of the convolutions, 15,347. SqueezeNet's images are 227x227 in its article.
-GoogLeNet is in torchvision's form, see `shufflenet_jax.models.googlenet`.
+Millions of multiply-adds at 224x224, ours and the paper's: VGG-16 15,470 [15,300], GoogLeNet 1,498
+[1,500], AlexNet 724 [720], SqueezeNet 819 [833]. The paper's figure for VGG-16 is that of its
+convolutions, 15,347, without the three linear layers. SqueezeNet costs 833 at 227x227, the size
+that its authors' code has. GoogLeNet is in torchvision's form; as published it costs 1,583, see
+`shufflenet_jax.models.googlenet`.
 """
 
 import dataclasses

@@ -69,6 +69,8 @@ def test_the_papers_own_numbers_bear_out_its_claims(key):
         (("table5", 0), "shufflenet_g4_0.5x", "mobilenet_v1_0.25"),
         (("table5", 1), "shufflenet_g3_2x", "shufflenet_g3_2x_se"),
         (("table5", 2), "mobilenet_v1_0.25", "shufflenet_g3_0.5x_shallow"),
+        (("table6", 0), "vgg16", "shufflenet_g3_2x"),
+        (("table6", 1), "squeezenet", "shufflenet_g4_0.5x"),
     ],
 )
 def test_with_two_cells_swapped_they_do_not(key, one, other):
