@@ -26,7 +26,7 @@ from flax import nnx
 from experiments import markdown, paper
 from experiments.bench import machine
 from experiments.bench.measure import in_fresh_process
-from experiments.launch import HUGE_PAGES
+from experiments.launch import MALLOC
 from shufflenet_jax import complexity, fold
 from shufflenet_jax.train import split
 from shufflenet_jax.zoo import NETWORKS
@@ -74,7 +74,7 @@ Times = dict[Size, dict[str, Timed]]
 
 def table() -> str:
     """Measures every network at every size; ours beside the paper's, and the claims."""
-    os.environ.update(HUGE_PAGES | os.environ)
+    os.environ.update(MALLOC | os.environ)
     described = in_fresh_process(1, machine.describe)
     times = measure(paper.TABLE8_SIZES, list(paper.TABLE8_MILLISECONDS), ROUNDS)
     versions = ", ".join(f"{name} {described['versions'][name]}" for name in ("jax", "flax"))
