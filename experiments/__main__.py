@@ -39,13 +39,17 @@ def _list(options: argparse.Namespace) -> int:
     from experiments import experiment
 
     found = [experiment.load(name) for name in experiment.names()]
+    cells, claims = (
+        {each.name: getattr(each, kind, ()) for each in found}  # a printout has neither
+        for kind in ("cells", "claims")
+    )
     if options.json:
         listed = [
             {
                 "name": each.name,
                 "title": each.title,
-                "claims": [claim.text for claim in each.claims],
-                "cells": [cell.name for cell in each.cells],
+                "claims": [claim.text for claim in claims[each.name]],
+                "cells": [cell.name for cell in cells[each.name]],
             }
             for each in found
         ]
@@ -53,11 +57,25 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     for each in found:
         print(f"{each.name}: {each.title}\n\n{each.description}")
-        print(f"Cells:   {', '.join(cell.name for cell in each.cells)}\n")
+        names = ", ".join(cell.name for cell in cells[each.name])
+        print(f"Cells:   {names or 'none, it trains nothing'}\n")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
+    from experiments import experiment
+
+    chosen = experiment.load(options.name)
+    if isinstance(chosen, experiment.Experiment):
+        return _train(options)
+    bare = vars(_parser().parse_args(["run", options.name])) | {"assignments": []}
+    if vars(options) != bare:
+        raise InputError(f"{options.name} trains nothing: it takes no other arguments")
+    print(f"## {chosen.title}\n\n{chosen.table()}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
     from experiments.board import Board
     from experiments.launch import default_jobs, launch
     from experiments.plan import plan

@@ -8,11 +8,12 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from experiments.config import arguments_of
 from experiments.experiment import did_you_mean
 from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
-from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, SMALL_STEM, Stem
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Stem
 from shufflenet_jax.recipe import Recipe
 
 
@@ -82,9 +83,9 @@ BUDGETS = {
 def budget(name: str) -> ConfigDict:
     """Returns the configuration of a budget.
 
-    Keys: ``network`` (name and arguments of the network), ``data`` (name; dir, "" for TFDS's own
-    default; workers, the processes that prepare images), ``recipe`` and ``intervals`` (the fields
-    of `Recipe` and `Intervals`).
+    Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
+    ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images),
+    ``recipe`` and ``intervals`` (the fields of `Recipe` and `Intervals`).
 
     Raises:
       InputError: There is none of that name.
@@ -96,11 +97,7 @@ def budget(name: str) -> ConfigDict:
         {
             "network": {
                 "name": "shufflenet",
-                "groups": 3,
-                "width": 1.0,
-                "shuffle": True,
-                "rounding": "stage",
-                "repeats": REPEATS,
+                **arguments_of("shufflenet"),
                 "stem": dataclasses.asdict(chosen.stem),
             },
             "data": {"name": chosen.data, "dir": "", "workers": 0},

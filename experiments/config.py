@@ -1,5 +1,6 @@
 """The door between configurations and the library, which never sees a ConfigDict."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.zoo import CONSTRUCTORS
+from shufflenet_jax.zoo import FAMILIES
 
 # Where data lie and who prepares them changes no result.
 _MACHINE_KEYS = ("data.dir", "data.workers")
@@ -23,6 +24,8 @@ _MACHINE_KEYS = ("data.dir", "data.workers")
 
 def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str] = ()) -> None:
     """Applies ``KEY=VALUE`` assignments in place; a value is read as the type it replaces.
+
+    ``network.name`` is applied first, as it decides which other keys of the network there are.
 
     Args:
       config: The configuration.
@@ -32,18 +35,53 @@ def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str
     Raises:
       InputError: No such key, a value of another type, or a key that the cells set.
     """
-    known = dict(_flat(config))
-    for assignment in assignments:
+    for assignment in sorted(assignments, key=lambda each: not each.startswith("network.name=")):
         key, equals, text = assignment.partition("=")
         if not equals:
             raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
-        if key not in known:
-            raise InputError(f"unknown configuration key {key!r}{did_you_mean(key, known)}")
-        value = _parse(key, text, known[key])
-        config.update_from_flattened_dict({key: value})
+        assign(config, {key: _parse(key, text, _value(config, key))})
         if key in swept:
             network_of(config, num_classes=2)  # says so if the value is wrong in any experiment
             raise InputError(f"{key} is set by each cell of this experiment: choose with --cells")
+
+
+def assign(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Sets dotted keys in place, ``network.name`` first.
+
+    Raises:
+      InputError: No such key, or no such network.
+    """
+    for key in sorted(values, key=lambda each: each != "network.name"):
+        _value(config, key)
+        if key == "network.name":
+            _choose_family(config, values[key])
+        else:
+            config.update_from_flattened_dict({key: values[key]})
+
+
+def _choose_family(config: ConfigDict, name: str) -> None:
+    """Gives the network another family's arguments; those that both take keep their values."""
+    if name not in FAMILIES:
+        raise InputError(f"unknown network {name!r}; there are {', '.join(FAMILIES)}")
+    arguments, old = arguments_of(name), config.network.to_dict()
+    kept = {key: old[key] for key in arguments.keys() & old.keys()}
+    config.network = ConfigDict({"name": name} | arguments | kept)
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """What a configuration can set of a family of networks: the defaults, as plain values."""
+    return {
+        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
+        for key, value in FAMILIES[name].arguments.items()
+    }
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    known = dict(_flat(config))
+    if key not in known:
+        owner = f" of {config.network.name}" if key.startswith("network.") else ""
+        raise InputError(f"unknown configuration key {key!r}{owner}{did_you_mean(key, known)}")
+    return known[key]
 
 
 def _parse(key: str, text: str, old: Any) -> Any:
@@ -62,7 +100,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
 def cell_config(config: ConfigDict, cell: Cell) -> ConfigDict:
     """Returns the configuration of one cell."""
     own = ConfigDict(config.to_dict())
-    own.update_from_flattened_dict(dict(cell.overrides))
+    assign(own, cell.overrides)
     return own
 
 
@@ -91,14 +129,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def network_of(config: ConfigDict, num_classes: int, seed: int | None = None) -> nnx.Module:
     """Builds the network: with its first weights from a seed, or abstract without one."""
     arguments = config.network.to_dict()
-    name = arguments.pop("name")
-    if name not in CONSTRUCTORS:
-        raise InputError(f"unknown network {name!r}{did_you_mean(name, CONSTRUCTORS)}")
-    stem = Stem(**arguments.pop("stem"))
+    constructor = FAMILIES[arguments.pop("name")].constructor
+    if "stem" in arguments:
+        arguments["stem"] = Stem(**arguments["stem"])
 
     def construct(seed: int) -> nnx.Module:
-        rngs = nnx.Rngs(seed)
-        return CONSTRUCTORS[name](**arguments, stem=stem, num_classes=num_classes, rngs=rngs)
+        return constructor(**arguments, num_classes=num_classes, rngs=nnx.Rngs(seed))
 
     return nnx.eval_shape(lambda: construct(0)) if seed is None else construct(seed)
 

@@ -1,4 +1,7 @@
-"""What an experiment is: cells to train, a table to put them in, and claims to judge."""
+"""What an experiment is: cells to train, a table to put them in, and claims to judge.
+
+Some train nothing: they count, and print a table at once.
+"""
 
 import difflib
 import importlib
@@ -13,7 +16,16 @@ from ml_collections import ConfigDict
 
 from shufflenet_jax.errors import InputError
 
-_MODULES = {"table2": "table2_groups", "table3": "table3_shuffle"}
+_MODULES = {
+    "table1": "table1_architecture",
+    "table2": "table2_groups",
+    "table3": "table3_shuffle",
+    "table4": "table4_structures",
+    "table5": "table5_mobilenet",
+    "table6": "table6_classic",
+    "table8": "table8_speed",
+    "unit_cost": "unit_cost",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table of the paper, as its file in this package defines it.
+    """A table of the paper to train, as its file in this package defines it.
 
     Attributes:
       name: As the command line knows it.
@@ -87,13 +99,28 @@ class Experiment:
         return found
 
 
+@dataclass(frozen=True)
+class Printout:
+    """An experiment that trains nothing, as its file in this package defines it.
+
+    Attributes:
+      name, title, description: As those of an `Experiment`.
+      table: Returns what it prints, in Markdown.
+    """
+
+    name: str
+    title: str
+    description: str
+    table: Callable[[], str]
+
+
 def names() -> list[str]:
     """The experiments that there are."""
     return list(_MODULES)
 
 
-def load(name: str) -> Experiment:
-    """Returns an experiment by name.
+def load(name: str) -> Experiment | Printout:
+    """Returns an experiment by name: a `Printout` if its file has a function ``table``.
 
     Raises:
       InputError: There is none of that name; the message lists those there are.
@@ -102,10 +129,11 @@ def load(name: str) -> Experiment:
         raise InputError(f"unknown experiment {name!r}{did_you_mean(name, _MODULES)}")
     module: ModuleType = importlib.import_module(f"experiments.{_MODULES[name]}")
     title, _, description = inspect.getdoc(module).partition("\n")
+    described = {"name": name, "title": title, "description": description.strip()}
+    if hasattr(module, "table"):
+        return Printout(**described, table=module.table)
     return Experiment(
-        name=name,
-        title=title,
-        description=description.strip(),
+        **described,
         get_config=module.get_config,
         cells=tuple(module.sweep()),
         claims=module.CLAIMS,

@@ -8,10 +8,12 @@ from flax import nnx
 
 from experiments import markdown, paper
 from shufflenet_jax.complexity import Complexity, complexity
+from shufflenet_jax.models import lenet
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
-from shufflenet_jax.zoo import NETWORKS, WIDTHS, shufflenet_name
+from shufflenet_jax.zoo import NETWORKS, shufflenet_name
 
 INPUT_SHAPE = (224, 224, 3)
+OTHER_INPUT_SHAPES = {"lenet5": (lenet.SIZE, lenet.SIZE, 1)}
 
 
 @dataclass(frozen=True)
@@ -19,21 +21,37 @@ class Counted:
     """One network: its counts, the paper's figure, and whether that counts the classifier."""
 
     name: str
+    input_shape: tuple[int, int, int]
     counts: Complexity
     paper: tuple[float, bool] | None
 
 
 def count() -> Iterator[Counted]:
     """Counts every network, one by one."""
-    figures = {
-        shufflenet_name(groups, width, shuffle): paper.shufflenet_mflops(groups, width)
-        for groups in STAGE2_CHANNELS
-        for width in WIDTHS
-        for shuffle in (True, False)
-    }
+    figures = _figures()
     for name, constructor in NETWORKS.items():
         network = nnx.eval_shape(lambda make=constructor: make(rngs=nnx.Rngs(0)))
-        yield Counted(name, complexity(network, INPUT_SHAPE), figures.get(name))
+        shape = OTHER_INPUT_SHAPES.get(name, INPUT_SHAPE)
+        yield Counted(name, shape, complexity(network, shape), figures.get(name))
+
+
+def _figures() -> dict[str, tuple[int, bool] | None]:
+    """The paper's figure for each network it has one for; see `Counted`."""
+    tables5_and_6 = {
+        name: (mflops, True) for name, (mflops, _) in (paper.TABLE6 | paper.TABLE5).items()
+    }
+    table4 = {
+        f"{name}_{mflops}m": (mflops, False)
+        for mflops, errors in paper.TABLE4_ERRORS.items()
+        for name in errors
+    }
+    tables1_and_2 = {
+        shufflenet_name(groups, width, shuffle): paper.shufflenet_mflops(groups, width)
+        for groups in STAGE2_CHANNELS
+        for width in paper.TABLE2_MFLOPS
+        for shuffle in (True, False)
+    }
+    return tables5_and_6 | table4 | tables1_and_2
 
 
 def as_json() -> str:
@@ -42,7 +60,7 @@ def as_json() -> str:
         [
             {
                 "name": each.name,
-                "input": list(INPUT_SHAPE),
+                "input": list(each.input_shape),
                 "macs": each.counts.macs,
                 "macs_without_head": each.counts.macs_without_head,
                 "params": each.counts.params,
@@ -69,6 +87,7 @@ def as_markdown() -> str:
         table.add_row(each.name, *row)
     note = (
         "Multiply-adds of convolutions and linear layers, in millions, which the paper calls "
-        'MFLOPs. "with" and "without" say whether its figure counts the classifier.'
+        'MFLOPs. "with" and "without" say whether its figure counts the classifier. LeNet-5 is '
+        "counted at 32x32."
     )
     return f"{markdown.render(table)}\n\n{note}"

@@ -124,14 +124,16 @@ def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | N
     extra = [f"{difference[0]} - {difference[1]}"] if difference else []
     table = markdown.table("model", *columns, *extra)
     for row in rows:
-        entries = [_entry(cells[row, column]) for column in columns]
+        entries = [_entry(cells.get((row, column))) for column in columns]
         if difference:
             entries.append(_difference(*(cells[row, column] for column in difference)))
         table.add_row(row, *entries)
     return markdown.render(table)
 
 
-def _entry(cell: dict) -> str:
+def _entry(cell: dict | None) -> str:
+    if cell is None:  # nor has the paper one
+        return "-"
     return f"{_ours(cell)} [{cell['paper_error']:.1f}]"
 
 
@@ -167,7 +169,7 @@ def _provenance(sweep: Sweep) -> str:
 def _sizes(cells: list[dict], image_size: int) -> str:
     table = markdown.table(
         "cell",
-        "conv1, stages 2 to 4",
+        "conv1 and stages",
         f"MACs at {image_size}, M",
         "without classifier, M",
         "parameters",

@@ -139,7 +139,7 @@ def open_sweep(directory: Path) -> Sweep:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in manifest["config"].items()
     }
-    config.update_from_flattened_dict(tuples)
+    configs.assign(config, tuples)
     return Sweep(experiment, manifest["budget"], config, directory)
 
 

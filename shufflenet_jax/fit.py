@@ -87,7 +87,7 @@ def fit(
       network: Freshly initialised.
       dataset: Train and test images.
       recipe: How to train.
-      seed: Of the order of the images and of their augmentation.
+      seed: Of the order of the images, of their augmentation and of dropout.
       directory: Receives metrics.jsonl, events/ and checkpoints/.
       intervals: How often to log, evaluate and save.
       num_workers: Processes that prepare images; 0 prepares them in this one.
@@ -100,7 +100,7 @@ def fit(
     total = recipe.steps(len(dataset.train))
     optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
     graphdef, state = create_state(network, optimizer)
-    train_step = make_train_step(graphdef, optimizer, recipe.label_smoothing)
+    train_step = make_train_step(graphdef, optimizer, recipe.label_smoothing, seed)
     evaluate = make_evaluate(graphdef)
 
     def test(state: State) -> Evaluation:

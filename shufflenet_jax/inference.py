@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import Conv
+from shufflenet_jax.layers import Conv, per_channel
 
 
 class Pointwise(nnx.Module):
@@ -29,14 +29,15 @@ class Shift(nnx.Module):
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
         del use_running_average
-        return x + self.bias[...].astype(x.dtype).reshape(-1, 1, 1, 1)
+        return x + per_channel(self.bias[...].astype(x.dtype))
 
 
 def fold(network: nnx.Module) -> nnx.Module:
     """Returns a copy of a network that computes the same in evaluation, with fewer operations.
 
     With running mean m and variance v, BN after a convolution with kernel k is the convolution
-    with k s and the bias b - m s, where s = scale / sqrt(v + epsilon).
+    with k s and the bias b + (a - m) s, where s = scale / sqrt(v + epsilon) and a is the bias that
+    the convolution had.
 
     Args:
       network: One in which the BN that follows a convolution ``NAME`` is called ``NAME_norm``, as
@@ -49,10 +50,11 @@ def fold(network: nnx.Module) -> nnx.Module:
                 conv: Conv = getattr(module, name.removesuffix("_norm"))
                 scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
                 kernel = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
-                setattr(module, name, Shift(norm.bias[...] - norm.mean[...] * scale))
+                bias = 0.0 if conv.bias is None else conv.bias[...]
+                setattr(module, name, Shift(norm.bias[...] + (bias - norm.mean[...]) * scale))
                 if kernel.shape[:2] == (1, 1) and conv.stride == 1:
                     weights = chwn.by_group(kernel, conv.groups)
                     setattr(module, name.removesuffix("_norm"), Pointwise(weights))
                 else:
-                    conv.kernel[...] = kernel
+                    conv.kernel[...], conv.bias = kernel, None
     return folded

@@ -1,4 +1,4 @@
-"""Convolution and batch normalisation as the networks use them inside, on (c, h, w, b)."""
+"""What the networks are built of, on (c, h, w, b): convolution, normalisation, dropout, pooling."""
 
 import math
 from functools import partial
@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
@@ -13,7 +14,23 @@ from shufflenet_jax.ops import check_groups
 
 
 class Conv(nnx.Module):
-    """A convolution without bias on (c, h, w, b), padded by (k - 1) / 2 on each side.
+    """A convolution on (c, h, w, b).
+
+    Each group sees its share of the input channels, so g groups have g times fewer weights:
+
+    >>> Conv(12, 6, 3, rngs=nnx.Rngs(0)).kernel.size
+    648
+    >>> Conv(12, 6, 3, groups=3, rngs=nnx.Rngs(0)).kernel.size
+    216
+
+    Args:
+      in_channels, out_channels: Of the maps.
+      kernel_size: Height and width of the kernel.
+      stride: Step in both directions.
+      groups: Number of groups.
+      padding: Zeros on each side; by default (k - 1) / 2.
+      bias: Whether a bias is added to each channel. Convolutions before BN need none.
+      rngs: Source of the initial weights.
 
     Raises:
       InputError: groups does not divide the channels; both numbers are named.
@@ -27,17 +44,28 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         groups: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
         rngs: nnx.Rngs,
     ):
         check_groups(in_channels, groups)
         check_groups(out_channels, groups)
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         self.kernel = nnx.Param(he_normal(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(out_channels)) if bias else None
         self.stride = stride
         self.groups = groups
+        self.padding = padding
 
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c2 h2 w2 b"]:
-        return chwn.conv(x, self.kernel[...].astype(x.dtype), self.stride, self.groups)
+        kernel = self.kernel[...].astype(x.dtype)
+        y = chwn.conv(x, kernel, self.stride, self.groups, self.padding)
+        return y if self.bias is None else y + per_channel(self.bias[...].astype(x.dtype))
+
+
+def per_channel(values: Float[Array, " c"]) -> Float[Array, "c 1 1 1"]:
+    """One value a channel, shaped to be added to or multiplied with (c, h, w, b)."""
+    return values.reshape(-1, 1, 1, 1)
 
 
 def he_normal(key: Array, shape: tuple[int, int, int, int]) -> Float[Array, "k k i o"]:
@@ -67,13 +95,13 @@ def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation of (c, h, w, b), with momentum 0.9 and epsilon 1e-5 as in PyTorch.
+    """Batch normalisation of (c, h, w, b), by default with momentum and epsilon as in PyTorch.
 
     As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out.
     """
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        super().__init__(channels, axis=0, momentum=0.9, epsilon=1e-5, rngs=rngs)
+    def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
+        super().__init__(channels, axis=0, momentum=0.9, epsilon=epsilon, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
@@ -84,3 +112,50 @@ class BatchNorm(nnx.BatchNorm):
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y
+
+
+def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer on (b, features), initialised for a ReLU that follows."""
+    return nnx.Linear(
+        in_features, out_features, kernel_init=nnx.initializers.he_normal(), rngs=rngs
+    )
+
+
+def flatten(x: Float[Array, "c h w b"]) -> Float[Array, "b chw"]:
+    """Feature maps as vectors, channel by channel, for a linear layer."""
+    return x.reshape(-1, x.shape[-1]).T
+
+
+def dropout(x: Float[Array, "..."], rate: float, key: Array | None) -> Float[Array, "..."]:
+    """Zeroes a share of the values and scales the others up (arXiv 1207.0580); x without a key."""
+    if key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def local_response_norm(x: Float[Array, "c h w b"]) -> Float[Array, "c h w b"]:
+    """Divides by what the five channels around hold (AlexNet, section 3.3).
+
+    x / (2 + 1e-4 s)^0.75, s the sum of the squares of the channel itself and of two on each side.
+    """
+    near, channels = 2, x.shape[0]
+    squares = lax.pad(x * x, jnp.zeros((), x.dtype), ((near, near, 0), *[(0, 0, 0)] * 3))
+    summed = sum(squares[i : i + channels] for i in range(2 * near + 1))
+    root = lax.rsqrt(2 + 1e-4 * summed)
+    return x * root * jnp.sqrt(root)  # a power of 0.75 would take longer than the convolutions
+
+
+def adaptive_avg_pool(x: Float[Array, "c h w b"], size: int) -> Float[Array, "c s s b"]:
+    """Averages maps of any size to size x size, as PyTorch's AdaptiveAvgPool2d does.
+
+    Part i of an axis of n reaches from i n / size, rounded down, to (i + 1) n / size, rounded up.
+    What has the size already stays as it is.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length != size:
+            bounds = [(i * length // size, -((i + 1) * -length // size)) for i in range(size)]
+            parts = [lax.slice_in_dim(x, *each, axis=axis).mean(axis) for each in bounds]
+            x = jnp.stack(parts, axis)
+    return x

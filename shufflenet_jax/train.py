@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,16 @@ class State:
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
+
+
+@runtime_checkable
+class ManyHeaded(Protocol):
+    """A network that is trained otherwise than it is called: with dropout, or on several heads."""
+
+    def heads(
+        self, images: Float[Array, "b h w 3"], key: Array
+    ) -> list[tuple[float, Float[Array, "b classes"]]]:
+        """Returns logits with their weights in the loss, those of the network's call first."""
 
 
 TrainStep = Callable[[State, Batch], tuple[State, dict[str, Float[Array, ""]]]]
@@ -69,26 +80,34 @@ def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, label_smoothing: float
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    label_smoothing: float,
+    seed: int = 0,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
 
-    Metrics are the mean loss and the top-1 error in percent over the batch, before the update.
+    Metrics are the mean loss, of all heads where there are several, and the top-1 error in percent
+    over the batch, before the update. What dropout drops depends on the seed and the step alone.
     """
 
-    def loss_of(params: dict, batch_stats: dict, batch: Batch):
+    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
-        logits = network(normalise(batch.image), train=True)
+        heads = _heads(network, normalise(batch.image), key)
+        _, logits = heads[0]
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
         )
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        loss = sum(
+            weight * optax.softmax_cross_entropy(each, targets).mean() for weight, each in heads
+        )
         return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
     @jax.jit(donate_argnums=0)
     def train_step(state: State, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, state.batch_stats, batch
+            state.params, state.batch_stats, batch, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -97,6 +116,12 @@ def make_train_step(
         return State(state.step + 1, params, batch_stats, opt_state), metrics
 
     return train_step
+
+
+def _heads(network: nnx.Module, images: Array, key: Array) -> list[tuple[float, Array]]:
+    if isinstance(network, ManyHeaded):
+        return network.heads(images, key)
+    return [(1.0, network(images, train=True))]
 
 
 def make_evaluate(graphdef: nnx.GraphDef) -> Callable[[State, Iterable[Batch]], Evaluation]:

@@ -1,12 +1,13 @@
-"""The building blocks of figure 2.
+"""The building blocks of figure 2, and of the networks that the paper compares with.
 
 A unit is an argument of the network. Every unit is constructed as ``unit(in_channels, out_channels,
 stride, rngs=rngs)``; whatever else it takes (groups, mixing) is bound by `functools.partial`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,10 @@ class Unit(nnx.Module):
 
 @runtime_checkable
 class UnitConstructor(Protocol):
-    """What a network asks of a unit: stride 1 keeps the channels, stride 2 halves the map."""
+    """What a network asks of a unit: stride 1 keeps the size of the map, stride 2 halves it.
+
+    Some units keep the channels at stride 1, and say so when asked for others.
+    """
 
     def __call__(
         self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs
@@ -59,11 +63,12 @@ class ShuffleUnit(Unit):
       groups: Groups of both 1x1 convolutions.
       first_groups: Groups of the first 1x1 convolution where they differ: 1 in the first unit of
         stage 2, whose input has few channels.
+      ratio: Output channels over those of the bottleneck.
       mix: Called as ``mix(x, groups, axis=0)`` between the first two convolutions:
         `channel_shuffle`, or `no_shuffle` for the networks without.
 
     Raises:
-      InputError: Channels that the groups, the 1:4 bottleneck or the stride do not allow.
+      InputError: Channels that the groups, the bottleneck or the stride do not allow.
     """
 
     def __init__(
@@ -74,21 +79,12 @@ class ShuffleUnit(Unit):
         *,
         groups: int,
         first_groups: int | None = None,
+        ratio: int = 4,
         mix: Mix = channel_shuffle,
         rngs: nnx.Rngs,
     ):
-        if stride not in (1, 2):
-            raise InputError(f"a unit's stride is 1 or 2, not {stride}")
-        if stride == 1 and in_channels != out_channels:
-            raise InputError(
-                f"a unit of stride 1 keeps its channels: {in_channels} in, {out_channels} out"
-            )
-        if stride == 2 and in_channels >= out_channels:
-            raise InputError(
-                f"a unit of stride 2 adds channels to its shortcut: {in_channels} in, "
-                f"{out_channels} out"
-            )
-        bottleneck = out_channels // 4
+        _check_concatenation(in_channels, out_channels, stride)
+        bottleneck = out_channels // ratio
         branch = out_channels - in_channels if stride == 2 else out_channels
         self.groups, self.stride, self.mix = groups, stride, mix
         self.reduce = Conv(in_channels, bottleneck, groups=first_groups or groups, rngs=rngs)
@@ -114,3 +110,136 @@ class ShuffleUnit(Unit):
 
 BottleneckUnit = partial(ShuffleUnit, groups=1, mix=no_shuffle)
 """Figure 2 (a), the bottleneck with a depthwise convolution: the same unit with nothing to mix."""
+
+
+class PlainUnit(Unit):
+    """Two 3x3 convolutions, each with BN and ReLU: Table 4's VGG-like unit.
+
+    Args:
+      in_channels, out_channels: Any.
+      stride: Of the first convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
+        self.first = Conv(in_channels, out_channels, 3, stride=stride, rngs=rngs)
+        self.first_norm = BatchNorm(out_channels, rngs=rngs)
+        self.second = Conv(out_channels, out_channels, 3, rngs=rngs)
+        self.second_norm = BatchNorm(out_channels, rngs=rngs)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        frozen = not train
+        x = jax.nn.relu(self.first_norm(self.first(x), use_running_average=frozen))
+        return jax.nn.relu(self.second_norm(self.second(x), use_running_average=frozen))
+
+
+class ResidualUnit(Unit):
+    """The bottleneck unit of ResNet (arXiv 1512.03385), with groups of ResNeXt (1611.05431).
+
+    1x1 convolution, BN, ReLU; 3x3 convolution in groups, which takes the stride, BN, ReLU; 1x1
+    convolution, BN; the shortcut is added; ReLU. Where the shape changes, the shortcut is a 1x1
+    convolution with BN, or, if pooled, that of `ShuffleUnit`: a 3x3 average pool put in front.
+
+    Args:
+      in_channels, out_channels: Any; if pooled, equal at stride 1 and growing at stride 2.
+      stride: 1 or 2.
+      ratio: Output channels over those of the bottleneck: 4 in ResNet, 2 in ResNeXt.
+      groups: Groups of the 3x3 convolution, ResNeXt's cardinality. A bottleneck that they do not
+        divide is raised to their next multiple.
+      pooled: Whether the shortcut at stride 2 is pooled and concatenated.
+
+    Raises:
+      InputError: Channels that the ratio or a pooled shortcut does not allow.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        ratio: int = 4,
+        groups: int = 1,
+        pooled: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        check_groups(out_channels, ratio)
+        if pooled:
+            _check_concatenation(in_channels, out_channels, stride)
+        bottleneck = groups * math.ceil(out_channels / ratio / groups)
+        self.concatenates = pooled and stride == 2
+        branch = out_channels - in_channels if self.concatenates else out_channels
+        self.reduce = Conv(in_channels, bottleneck, rngs=rngs)
+        self.reduce_norm = BatchNorm(bottleneck, rngs=rngs)
+        self.spatial = Conv(bottleneck, bottleneck, 3, stride=stride, groups=groups, rngs=rngs)
+        self.spatial_norm = BatchNorm(bottleneck, rngs=rngs)
+        self.expand = Conv(bottleneck, branch, rngs=rngs)
+        self.expand_norm = BatchNorm(branch, rngs=rngs)
+        self.projects = not pooled and (stride, in_channels) != (1, out_channels)
+        if self.projects:
+            self.project = Conv(in_channels, out_channels, stride=stride, rngs=rngs)
+            self.project_norm = BatchNorm(out_channels, rngs=rngs)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        frozen = not train
+        y = jax.nn.relu(self.reduce_norm(self.reduce(x), use_running_average=frozen))
+        y = jax.nn.relu(self.spatial_norm(self.spatial(y), use_running_average=frozen))
+        y = self.expand_norm(self.expand(y), use_running_average=frozen)
+        if self.concatenates:
+            return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
+        if self.projects:
+            x = self.project_norm(self.project(x), use_running_average=frozen)
+        return chwn.add_relu(x, y)
+
+
+class SqueezeExcitation(Unit):
+    """Any unit, its output channels weighted by what they hold (arXiv 1709.01507).
+
+    The mean of each channel goes through a linear layer, ReLU, a linear layer and a sigmoid; the
+    whole output of the unit, shortcut included, is multiplied by the result. With a reduction of
+    16 this gives the 527 million multiply-adds that Table 5 has for ShuffleNet 2x with SE.
+
+    Args:
+      in_channels, out_channels, stride: Of the unit.
+      unit: Its constructor.
+      reduction: Output channels over those between the linear layers.
+      options: What else the unit takes.
+
+    Raises:
+      InputError: The reduction does not divide the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        unit: UnitConstructor,
+        reduction: int = 16,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        check_groups(out_channels, reduction)
+        self.unit = unit(in_channels, out_channels, stride, rngs=rngs, **options)
+        self.squeeze = nnx.Linear(out_channels, out_channels // reduction, rngs=rngs)
+        self.excite = nnx.Linear(out_channels // reduction, out_channels, rngs=rngs)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        y = self.unit.forward(x, train=train)
+        weights = self.excite(jax.nn.relu(self.squeeze(jnp.mean(y, axis=(1, 2)).T)))
+        return y * jax.nn.sigmoid(weights).T[:, None, None]
+
+
+def _check_concatenation(in_channels: int, out_channels: int, stride: int) -> None:
+    """Raises InputError unless a pooled shortcut allows the channels and the stride."""
+    if stride not in (1, 2):
+        raise InputError(f"a unit's stride is 1 or 2, not {stride}")
+    if stride == 1 and in_channels != out_channels:
+        raise InputError(
+            f"a unit of stride 1 keeps its channels: {in_channels} in, {out_channels} out"
+        )
+    if stride == 2 and in_channels >= out_channels:
+        raise InputError(
+            f"a unit of stride 2 adds channels to its shortcut: {in_channels} in, "
+            f"{out_channels} out"
+        )

@@ -10,11 +10,15 @@ import time
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
-from experiments import experiment, paper, workdir
+from experiments import config as configs
+from experiments import experiment, paper, report, unit_cost, workdir
 from experiments.__main__ import main
-from shufflenet_jax import stage_channels
+from experiments.experiment import Experiment
+from shufflenet_jax import InputError, Stem, stage_channels
+from shufflenet_jax.zoo import FAMILIES, NETWORKS
 
 SHRUNK = (
     "--config.network.repeats=1,1,1",
@@ -25,11 +29,15 @@ SHRUNK = (
 )
 
 
+def abstract(constructor):
+    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
+
+
 def run(directory, *arguments, name="table3"):
     return main(["run", name, "--workdir", str(directory), *arguments])
 
 
-def report(directory, capsys):
+def reported(directory, capsys):
     capsys.readouterr()
     assert main(["report", "--workdir", str(directory), "--format", "json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -43,25 +51,45 @@ def status(directory, capsys):
     }
 
 
+# Cells of every experiment that trains, by glob: small ones, of each family.
+SMALL_CELLS = {
+    "table2": "0.25x*",
+    "table3": "0.25x*",
+    "table4": "re*_13m",
+    "table5": "mobilenet_v1_0.25",
+    "table6": "squeezenet",
+}
+
+LARGER_IMAGES = {"table6": ("--config.recipe.preprocessing.image_size=64",)}
+
+
+def test_every_experiment_is_tested():
+    loaded = [experiment.load(name) for name in experiment.names()]
+    assert {e.name for e in loaded if isinstance(e, Experiment)} == SMALL_CELLS.keys()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", experiment.names())
+@pytest.mark.parametrize("name", SMALL_CELLS)
 def test_every_experiment_trains(name, tmp_path, capsys):
     """Its smallest cells, shrunk; then the report knows them, and a second run trains nothing."""
-    cells = [c.name for c in experiment.load(name).cells if c.name.startswith("0.25x")]
-    arguments = ("--cells", "0.25x*", *SHRUNK)
+    cells = [cell.name for cell in experiment.load(name).matching(SMALL_CELLS[name])]
+    arguments = ("--cells", SMALL_CELLS[name], *SHRUNK, *LARGER_IMAGES.get(name, ()))
     assert run(tmp_path, *arguments, name=name) == 0
     printed = capsys.readouterr().out
     assert "proves the machinery, not the paper's claims" in printed
     assert f"python -m experiments run {name} --budget paper" in printed
-    by_name = {cell["name"]: cell for cell in report(tmp_path, capsys)["cells"]}
+    by_name = {cell["name"]: cell for cell in reported(tmp_path, capsys)["cells"]}
     for cell in experiment.load(name).cells:
         found = by_name[cell.name]
         assert found["paper_error"] == cell.paper_error
         assert found["status"] == ("done" if cell.name in cells else "missing")
         assert found["n"] == len(found["errors"]) == (cell.name in cells)
         assert found["macs"] > found["macs_without_head"] > 0
-        width, groups = cell.overrides["network.width"], cell.overrides["network.groups"]
-        assert tuple(found["widths"][1:]) == stage_channels(groups, width)
+        if cell.name in NETWORKS:
+            assert tuple(found["widths"]) == abstract(NETWORKS[cell.name]).widths
+        else:
+            width, groups = cell.overrides["network.width"], cell.overrides["network.groups"]
+            assert tuple(found["widths"][1:]) == stage_channels(groups, width)
     assert run(tmp_path, *arguments, name=name) == 0
     assert "0 to train" in capsys.readouterr().out
     attempts = {cell["attempts"] for cell in status(tmp_path, capsys).values()}
@@ -75,7 +103,7 @@ def test_more_seeds_are_added_to_a_sweep(tmp_path, capsys):
     assert run(tmp_path, *arguments, "--seeds", "2") == 0
     assert "2 runs" in (out := capsys.readouterr().out)
     assert "1 to train" in out
-    cell = next(c for c in report(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")
+    cell = next(c for c in reported(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")
     assert cell["n"] == 2
     assert cell["errors"][0] != cell["errors"][1]
     assert cell["error_mean"] == pytest.approx(np.mean(cell["errors"]))
@@ -136,7 +164,7 @@ def test_divergence_is_a_result(tmp_path, capsys):
     assert run(tmp_path, *arguments) == 1
     cell = status(tmp_path, capsys)["0.25x-g3", 0]
     assert (cell["status"], cell["attempts"]) == ("diverged", 1)  # the same again: not tried
-    assert next(c for c in report(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")["n"] == 0
+    assert next(c for c in reported(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")["n"] == 0
 
 
 def cell_process(directory):
@@ -191,14 +219,16 @@ def restored(directory, step):
     return [(np.asarray(leaf).dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
-def create_sweep(directory, *assignments):
-    """Creates a sweep without running it."""
-    from experiments import config as configs
-
-    chosen = experiment.load("table3")
-    config = chosen.get_config("digits")
+def configured(*assignments):
+    """The configuration of table 3 with changes."""
+    config = experiment.load("table3").get_config("digits")
     configs.override(config, assignments)
-    return workdir.create(chosen, "digits", config, directory)
+    return config
+
+
+def create_sweep(directory, *assignments, name="table3"):
+    """Creates a sweep without running it."""
+    return workdir.create(experiment.load(name), "digits", configured(*assignments), directory)
 
 
 def folder(path, *, train=("cat", "dog"), val=("cat", "dog"), images=2):
@@ -219,7 +249,7 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"The paper's claims are about ImageNet, not folder:{own}." in printed
     assert "Digits" not in printed
-    found = report(tmp_path / "run", capsys)
+    found = reported(tmp_path / "run", capsys)
     assert found["data"] == f"folder:{own}"
     cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
     assert cell["errors"][0] in [100 * wrong / 16 for wrong in range(17)]
@@ -238,7 +268,9 @@ MISTAKES = {
     "run table3 --config.network.groups=7": "272 channels do not divide into 7 groups",
     "run table3 --config.network.groups=4": "choose with --cells",
     "run table2 --config.network.rounding=exact": "25 channels do not divide into 2 groups",
-    "run table3 --config.network.name=resnet": "unknown network 'resnet'; there are shufflenet",
+    "run table3 --config.network.name=inception": "unknown network 'inception'; there are shuffle",
+    "run table2 --config.network.name=mobilenet_v1": "'network.groups' of mobilenet_v1; did you m",
+    "run table2 --config.network.repeats=1,1,1 --config.network.name=mobilenet_v2": "'network.repe",
     "run table3 --config.data.name=cifar10": "python -m experiments prepare cifar10",
     "run table3 --config.data.name=folder:{tmp}/nowhere": "there is no folder {tmp}/nowhere",
     "run table3 --config.data.name=folder:{tmp}/empty": "empty has no folder train",
@@ -253,6 +285,8 @@ MISTAKES = {
     "run table3 --epochs 3": "unknown argument '--epochs'",
     "train": "invalid choice: 'train'",
     "cell 2x-g3 --workdir {tmp}/other": "no cell matches '2x-g3'; there are 1x-g3-noshuffle",
+    "run table1 --seeds 3": "table1 trains nothing: it takes no other arguments",
+    "run unit_cost --config.recipe.epochs=3": "unit_cost trains nothing",
     "status --workdir {tmp}/empty": "empty holds no sweep",
     "report --workdir {tmp}/nowhere": "nowhere holds no sweep",
 }
@@ -291,13 +325,83 @@ def test_a_mistake_in_a_real_process_exits_with_2():
     assert "Traceback" not in done.stderr
 
 
+def test_a_network_brings_its_own_arguments():
+    config = configured("network.width=0.5", "network.stem.stride=1", "network.name=mobilenet_v1")
+    stem = {"stride": 1, "max_pool": False}  # of the budget, but for the stride
+    assert config.network.to_dict() == {"name": "mobilenet_v1", "width": 0.5, "stem": stem}
+    assert configs.network_of(config, num_classes=10).widths[:2] == (16, 32)
+    # The name comes first, wherever it stands.
+    configs.override(config, ["network.mflops=38", "network.name=resnet"])
+    assert config.network.to_dict() == {
+        "name": "resnet",
+        "mflops": 38,
+        "repeats": (4, 8, 4),
+        "stem": stem,
+    }
+    with pytest.raises(InputError, match=r"'network\.groups' of resnet; did you mean network\."):
+        configs.assign(config, {"network.groups": 3})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_configured_as_its_constructor_builds_it(name):
+    config = configured(f"network.name={name}", "network.stem.max_pool=true")
+    built = configs.network_of(config, num_classes=1000)
+    assert built.stem.stride == Stem().stride
+    assert nnx.state(built) == nnx.state(abstract(FAMILIES[name].constructor))
+
+
+def test_another_network_outlives_its_process(tmp_path):
+    created = create_sweep(tmp_path, "network.name=mobilenet_v1", "network.width=0.25")
+    assert workdir.open_sweep(tmp_path).config == created.config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["table4", "table5"])
+def test_a_cell_is_the_network_of_its_name(name):
+    chosen = experiment.load(name)
+    for cell in chosen.cells:
+        config = configs.cell_config(chosen.get_config("paper"), cell)
+        built = configs.network_of(config, num_classes=1000)
+        assert nnx.state(built) == nnx.state(abstract(NETWORKS[cell.name])), cell.name
+
+
+def test_an_entry_that_the_paper_lacks_is_a_dash(tmp_path):
+    text = report.as_markdown(create_sweep(tmp_path, name="table5"))
+    (row,) = (line for line in text.splitlines() if line.startswith("| 0.75 MobileNet"))
+    entries = [entry.strip() for entry in row.split("|")[2:-1]]
+    assert entries == ["missing [31.6]", "missing [28.5]", "-", "-", "[3.1]"]
+
+
+def test_table_1_is_the_papers(capsys):
+    assert main(["run", "table1"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[2:-1] for line in printed.splitlines() if "[" in line]
+    entries = [entry.strip(" ]").split(" [") for row in rows for entry in row]
+    pairs = [entry for entry in entries if len(entry) == 2]
+    assert len(pairs) == 4 * 6 + 5
+    for ours, papers in pairs:
+        assert ours == papers or abs(float(ours) - int(papers)) <= 0.5
+
+
+def test_units_cost_what_section_3_2_says():
+    found = list(unit_cost.costs())
+    assert len(found) == 60
+    assert [cost for cost in found if cost.counted != cost.formula] == []
+
+
 def test_list_names_every_cell(capsys):
     assert main(["list", "--json"]) == 0
     listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert len(listed["table2"]["cells"]) == 15
     assert len(listed["table3"]["cells"]) == 12
     assert "0.25x-g8-noshuffle" in listed["table3"]["cells"]
-    assert all(each["claims"] for each in listed.values())
+    assert len(listed["table4"]["cells"]) == 13
+    assert len(listed["table5"]["cells"]) == 10
+    for each in listed.values():
+        assert bool(each["claims"]) == bool(each["cells"])
+    assert listed["table1"]["cells"] == []
+    assert main(["list"]) == 0
+    assert "none, it trains nothing" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -311,11 +415,19 @@ def test_complexity_lists_every_network(capsys):
     one = listed["shufflenet_g3_2x"]
     assert one["input"] == [224, 224, 3]
     assert abs(one["macs"] / 1e6 - one["paper_mflops"]) < 0.5
+    assert listed.keys() == NETWORKS.keys()
+    assert listed["mobilenet_v1_0.75"]["paper_mflops"] == 325
+    assert listed["resnext_13m"]["paper_mflops"] == 13
+    assert listed["vgg_like_38m"]["paper_mflops"] is None
 
 
 def test_papers_deltas():
     """The transcription against the gains that the paper states in its text and tables."""
     deltas = [round(e["off"] - e["on"], 1) for e in paper.TABLE3_ERRORS.values()]
     assert deltas == [1.9, 5.2, 2.5, 5.8, 1.3, 3.8]
+    for mflops, (width, groups) in paper.TABLE4_SHUFFLENETS.items():
+        errors = paper.TABLE2_ERRORS[width]
+        assert paper.TABLE4_ERRORS[mflops]["shufflenet"] == errors[groups]
+        assert paper.TABLE4_ERRORS[mflops]["xception_like"] == errors[1]
     gains = [round(e[1] - min(e.values()), 1) for e in paper.TABLE2_ERRORS.values()]
     assert gains == [1.2, 3.5, 4.4]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from shufflenet_jax import fold, shufflenet
+from shufflenet_jax import Unit, fold, shufflenet
+from shufflenet_jax.layers import BatchNorm, Conv
 
 
 def trained_looking(network):
@@ -36,3 +37,22 @@ def test_a_folded_network_computes_the_same_without_batch_norm():
     np.testing.assert_allclose(jax.jit(folded)(images), expected, atol=2e-5 * scale)
     # The network itself is as it was.
     np.testing.assert_array_equal(jax.jit(network)(images), expected)
+
+
+class Biased(Unit):
+    """A convolution that has a bias although BN follows it."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv = Conv(4, 6, 3, bias=True, rngs=rngs)
+        self.conv.bias[...] = jnp.arange(6.0)
+        self.conv_norm = BatchNorm(6, epsilon=0.1, rngs=rngs)
+
+    def forward(self, x, *, train):
+        return self.conv_norm(self.conv(x), use_running_average=not train)
+
+
+def test_a_bias_before_batch_norm_is_folded_too():
+    unit = trained_looking(Biased())
+    maps = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 5, 4)), jnp.float32)
+    np.testing.assert_allclose(fold(unit)(maps), unit(maps), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Figure 2's units: their arithmetic, and what shuffling connects."""
+"""Units: their arithmetic against library calls, and what shuffling connects."""
 
 from functools import partial
 
@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from shufflenet_jax import BottleneckUnit, InputError, ShuffleUnit, channel_shuffle, no_shuffle
+from shufflenet_jax import (
+    BottleneckUnit,
+    InputError,
+    InvertedUnit,
+    PlainUnit,
+    ResidualUnit,
+    SeparableUnit,
+    ShuffleUnit,
+    SqueezeExcitation,
+    channel_shuffle,
+    no_shuffle,
+)
 
 
 def unit(in_channels, out_channels, stride, **options):
@@ -37,33 +48,40 @@ def test_channel_arithmetic(groups):
     assert jax.eval_shape(down, images(narrow, size=7)).shape == (2, 4, 4, wide)
 
 
+def conv(x, layer, stride=1):
+    """A layer's convolution in NHWC by the library call."""
+    edge = layer.kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        layer.kernel[...],
+        (stride, stride),
+        [(edge, edge)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=layer.groups,
+    )
+
+
+def norm(x):
+    """Fresh batch normalisation in training."""
+    mean, var = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
+    return (x - mean) / jnp.sqrt(var + 1e-5)
+
+
+def pooled(x):
+    """The shortcut of figure 2 (c)."""
+    window = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, jnp.float32(0), jax.lax.add, *window) / 9
+
+
 def reference(unit, x):
     """Figure 2 written out in NHWC from library calls, in training mode."""
-
-    def conv(x, layer, stride=1):
-        edge = layer.kernel.shape[0] // 2
-        return jax.lax.conv_general_dilated(
-            x,
-            layer.kernel[...],
-            (stride, stride),
-            [(edge, edge)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=layer.groups,
-        )
-
-    def norm(x):
-        mean, var = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
-        return (x - mean) / jnp.sqrt(var + 1e-5)
-
     y = jax.nn.relu(norm(conv(x, unit.reduce)))
     y = unit.mix(y, unit.groups)
     y = norm(conv(y, unit.depthwise, unit.stride))  # no ReLU here
     y = norm(conv(y, unit.expand))
     if unit.stride == 1:
         return jax.nn.relu(x + y)
-    window = ((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    pooled = jax.lax.reduce_window(x, jnp.float32(0), jax.lax.add, *window) / 9
-    return jax.nn.relu(jnp.concatenate([pooled, y], axis=-1))
+    return jax.nn.relu(jnp.concatenate([pooled(x), y], axis=-1))
 
 
 @pytest.mark.parametrize("mix", [channel_shuffle, no_shuffle])
@@ -80,6 +98,85 @@ def test_bottleneck_unit_is_figure_2a():
     np.testing.assert_allclose(
         built(images(16), train=True), reference(built, images(16)), atol=2e-5
     )
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("in_channels", "stride"), [(32, 1), (16, 1), (16, 2)])
+def test_residual_unit_is_resnets_and_with_groups_resnexts(in_channels, stride, groups):
+    built = ResidualUnit(in_channels, 32, stride, ratio=2, groups=groups, rngs=nnx.Rngs(0))
+    assert built.spatial.kernel.shape == (3, 3, 16 // groups, 16)
+    x = images(in_channels)
+    y = jax.nn.relu(norm(conv(x, built.reduce)))
+    y = jax.nn.relu(norm(conv(y, built.spatial, stride)))
+    y = norm(conv(y, built.expand))
+    shortcut = x if in_channels == 32 else norm(conv(x, built.project, stride))
+    np.testing.assert_allclose(built(x, train=True), jax.nn.relu(shortcut + y), atol=2e-5)
+
+
+@pytest.mark.parametrize(("in_channels", "stride"), [(20, 1), (8, 2)])
+def test_residual_unit_with_shufflenets_shortcut(in_channels, stride):
+    """Its bottleneck of 10 is raised to 16, for 16 groups."""
+    built = ResidualUnit(in_channels, 20, stride, ratio=2, groups=16, pooled=True, rngs=nnx.Rngs(0))
+    assert built.spatial.kernel.shape == (3, 3, 1, 16)
+    x = images(in_channels)
+    y = jax.nn.relu(norm(conv(x, built.reduce)))
+    y = norm(conv(jax.nn.relu(norm(conv(y, built.spatial, stride))), built.expand))
+    expected = x + y if stride == 1 else jnp.concatenate([pooled(x), y], axis=-1)
+    np.testing.assert_allclose(built(x, train=True), jax.nn.relu(expected), atol=2e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_plain_unit_is_two_convolutions(stride):
+    built, x = PlainUnit(8, 12, stride, rngs=nnx.Rngs(0)), images(8)
+    y = jax.nn.relu(norm(conv(x, built.first, stride)))
+    y = jax.nn.relu(norm(conv(y, built.second)))
+    np.testing.assert_allclose(built(x, train=True), y, atol=2e-5)
+
+
+def sharpen(built, scale=4.0):
+    """Scales what batch normalisation returns, so that ReLU6 and sigmoid differ from their like."""
+    for _, module in nnx.iter_modules(built):
+        if isinstance(module, nnx.BatchNorm):
+            module.scale[...] = jnp.full_like(module.scale[...], scale)
+    return scale
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_separable_unit_is_depthwise_then_pointwise(stride):
+    built, x = SeparableUnit(8, 12, stride, rngs=nnx.Rngs(0)), images(8)
+    scale = sharpen(built)
+    y = jax.nn.relu(scale * norm(conv(x, built.depthwise, stride)))
+    y = jax.nn.relu(scale * norm(conv(y, built.pointwise)))
+    assert y.max() > 6
+    np.testing.assert_allclose(built(x, train=True), y, atol=1e-4)
+
+
+@pytest.mark.parametrize("expansion", [1, 6])
+@pytest.mark.parametrize(("out_channels", "stride"), [(8, 1), (12, 1), (8, 2)])
+def test_inverted_unit_adds_only_where_the_shape_stays(out_channels, stride, expansion):
+    built = InvertedUnit(8, out_channels, stride, expansion=expansion, rngs=nnx.Rngs(0))
+    scale, x = sharpen(built), images(8)
+    y = x
+    if expansion > 1:
+        y = jax.nn.relu6(scale * norm(conv(y, built.expand)))
+    y = jax.nn.relu6(scale * norm(conv(y, built.depthwise, stride)))
+    assert y.max() == 6
+    y = scale * norm(conv(y, built.reduce))  # linear
+    expected = x + y if (out_channels, stride) == (8, 1) else y
+    np.testing.assert_allclose(built(x, train=True), expected, atol=1e-4)
+
+
+def test_squeeze_and_excitation_weights_the_whole_output():
+    built = SqueezeExcitation(16, 32, 2, unit=ShuffleUnit, reduction=4, groups=2, rngs=nnx.Rngs(0))
+    x = images(16)
+    y = reference(built.unit, x)
+    hidden = jnp.maximum(y.mean((1, 2)) @ built.squeeze.kernel[...], 0)
+    weights = 1 / (1 + jnp.exp(-hidden @ built.excite.kernel[...]))
+    assert hidden.shape == (2, 8)
+    assert weights.std() > 0.05
+    np.testing.assert_allclose(built(x, train=True), y * weights[:, None, None], atol=2e-5)
+    with pytest.raises(InputError, match="24 channels do not divide into 16 groups"):
+        SqueezeExcitation(24, 24, 1, unit=ShuffleUnit, groups=2, rngs=nnx.Rngs(0))
 
 
 def influence(mix, units=2, channels=24, groups=3):

@@ -1,6 +1,6 @@
-"""Table 1's skeleton: stem, three stages of any unit, global average pool and classifier."""
+"""Table 1's skeleton: stem, stages of any unit, global average pool and classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -18,7 +18,7 @@ REPEATS = (4, 8, 4)
 
 @dataclass(frozen=True)
 class Stem:
-    """What stands before stage 2: a 3x3 convolution, BN, ReLU and, for large images, a max pool.
+    """What stands before stage 2: a convolution, BN, ReLU and, for large images, a max pool.
 
     Attributes:
       stride: Stride of the convolution.
@@ -41,20 +41,29 @@ SMALL_STEM = Stem(stride=1, max_pool=False)
 
 
 class Network(nnx.Module):
-    """Table 1's skeleton around any unit: stem, stages 2 to 4, global average pool, classifier.
+    """Table 1's skeleton around any unit: stem, stages, global average pool, classifier.
+
+    With other numbers it is the skeleton of ResNet and of MobileNet too.
 
     Args:
       unit: Constructor of the units; see `UnitConstructor`.
-      first_unit: Constructor of the first unit of stage 2 where it differs.
-      channels: Output channels of each stage.
-      repeats: Units in each stage; the first has stride 2.
+      first_unit: Constructor of the very first unit where it differs.
+      last_unit: Constructor of the very last unit where it differs.
+      channels: Output channels of each stage, from stage 2 on.
+      repeats: Units in each stage.
+      strides: Stride of the first unit of each stage; the others have 1. By default all 2.
       conv1_channels: Output channels of the stem.
+      conv1_size: Kernel size of the stem's convolution.
+      activation: What follows the stem's batch normalisation.
       stem: What stands before stage 2.
       num_classes: Outputs of the classifier.
       rngs: Source of the initial weights.
 
     Attributes:
       widths: Output channels of conv1 and of each stage, as built.
+
+    Raises:
+      InputError: Channels, repeats and strides are not for the same number of stages.
     """
 
     def __init__(
@@ -62,26 +71,39 @@ class Network(nnx.Module):
         unit: UnitConstructor,
         *,
         first_unit: UnitConstructor | None = None,
+        last_unit: UnitConstructor | None = None,
         channels: Sequence[int],
         repeats: Sequence[int] = REPEATS,
+        strides: Sequence[int] | None = None,
         conv1_channels: int,
+        conv1_size: int = 3,
+        activation: Callable[[Array], Array] = jax.nn.relu,
         stem: Stem = IMAGENET_STEM,
         num_classes: int = 1000,
         rngs: nnx.Rngs,
     ):
-        if len(channels) != len(repeats):
-            raise InputError(f"{len(channels)} stages have channels, {len(repeats)} have repeats")
-        self.stem = stem
+        strides = strides or [2] * len(channels)
+        if not len(channels) == len(repeats) == len(strides):
+            raise InputError(
+                f"{len(channels)} stages have channels, {len(repeats)} have repeats, "
+                f"{len(strides)} have strides"
+            )
+        self.stem, self.activation = stem, activation
         self.widths = (conv1_channels, *channels)
-        self.conv1 = Conv(3, conv1_channels, 3, stride=stem.stride, rngs=rngs)
+        self.conv1 = Conv(3, conv1_channels, conv1_size, stride=stem.stride, rngs=rngs)
         self.conv1_norm = BatchNorm(conv1_channels, rngs=rngs)
+        constructors = [unit] * sum(repeats)
+        constructors[0] = first_unit or unit
+        constructors[-1] = last_unit or unit
+        make = iter(constructors)
         stages: list[nnx.List] = []
-        in_channels, make = conv1_channels, first_unit or unit
-        for out_channels, repeat in zip(channels, repeats, strict=True):
+        in_channels = conv1_channels
+        for out_channels, repeat, stride in zip(channels, repeats, strides, strict=True):
             units = []
             for index in range(repeat):
-                units.append(make(in_channels, out_channels, 1 if index else 2, rngs=rngs))
-                in_channels, make = out_channels, unit
+                step = 1 if index else stride
+                units.append(next(make)(in_channels, out_channels, step, rngs=rngs))
+                in_channels = out_channels
             stages.append(nnx.List(units))
         self.stages = nnx.List(stages)
         self.classifier = nnx.Linear(in_channels, num_classes, rngs=rngs)
@@ -97,12 +119,12 @@ class Network(nnx.Module):
     def features(
         self, images: Float[Array, "b h w 3"], *, train: bool = False
     ) -> dict[str, Float[Array, "b _h _w _c"]]:
-        """Returns the feature maps by name: stem, stage2, stage3, stage4."""
+        """Returns the feature maps by name: stem, stage2, stage3, stage4 and so on."""
         return {name: chwn.to_nhwc(x) for name, x in self._stage_outputs(images, train)}
 
     def _stage_outputs(self, images: Array, train: bool):
         x = self.conv1(chwn.from_nhwc(images))
-        x = jax.nn.relu(self.conv1_norm(x, use_running_average=not train))
+        x = self.activation(self.conv1_norm(x, use_running_average=not train))
         if self.stem.max_pool:
             x = chwn.max_pool(x)
         yield "stem", x

@@ -1,0 +1,90 @@
+"""What the networks before residuals share: dropout, a least size of images, and a large head."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from shufflenet_jax import chwn
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.layers import adaptive_avg_pool, dropout, flatten, linear
+
+Logits = Float[Array, "b classes"]
+
+
+class Classic(nnx.Module):
+    """A network with dropout. Subclasses write `forward`.
+
+    Attributes:
+      widths: Output channels of its blocks, as built.
+      least_size: Height and width below which nothing is left of an image.
+    """
+
+    widths: tuple[int, ...]
+    least_size: int
+
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, train: bool = False, key: Array | None = None
+    ) -> Logits:
+        """Returns logits.
+
+        Args:
+          images: Normalised.
+          train: Whether batch statistics normalise, where there is batch normalisation.
+          key: What dropout is drawn from; without one nothing is dropped.
+
+        Raises:
+          InputError: The images are too small.
+        """
+        return self.forward(self._checked(images), train=train, key=key)
+
+    def heads(
+        self, images: Float[Array, "b h w 3"], key: Array | None
+    ) -> list[tuple[float, Logits]]:
+        """The logits to train on, each with its weight in the loss; those of `__call__` first."""
+        return [(1.0, self(images, train=True, key=key))]
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:
+        raise NotImplementedError
+
+    def _checked(self, images: Float[Array, "b h w 3"]) -> Float[Array, "3 h w b"]:
+        """The images in the layout used inside."""
+        _, height, width, _ = images.shape
+        least = self.least_size
+        if min(height, width) < least:
+            name = type(self).__name__
+            raise InputError(
+                f"{name} needs images of at least {least}x{least}, not {height}x{width}"
+            )
+        return chwn.from_nhwc(images)
+
+
+class LargeHead(nnx.Module):
+    """Two linear layers of 4,096 outputs, each with ReLU and dropout, and the classifier.
+
+    Args:
+      channels: Of the map that is classified.
+      size: Its height and width; others are averaged to it, which lets a network take images of
+        other sizes than it was made for.
+      num_classes: Outputs of the classifier.
+      rngs: Source of the initial weights.
+    """
+
+    def __init__(self, channels: int, size: int, num_classes: int, *, rngs: nnx.Rngs):
+        hidden = 4096
+        self.size = size
+        self.first = linear(channels * size**2, hidden, rngs=rngs)
+        self.second = linear(hidden, hidden, rngs=rngs)
+        self.classifier = nnx.Linear(hidden, num_classes, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "c h w b"], key: Array | None) -> Logits:
+        first, second = split_key(key, 2)
+        x = flatten(adaptive_avg_pool(x, self.size))
+        x = dropout(jax.nn.relu(self.first(x)), 0.5, first)
+        x = dropout(jax.nn.relu(self.second(x)), 0.5, second)
+        with jax.named_scope("head"):
+            return self.classifier(x)
+
+
+def split_key(key: Array | None, count: int) -> list[Array | None]:
+    """As many keys as asked for; None each if there is none to split."""
+    return [None] * count if key is None else list(jax.random.split(key, count))

@@ -1,0 +1,162 @@
+"""MobileNet (arXiv 1704.04861), which Table 5 compares with, and MobileNet V2 (1801.04381).
+
+Both are Table 1's skeleton with other units and numbers. They have no max pool: what it does in
+ShuffleNet, halving the map a second time, the first unit of stride 2 does. So a `Stem` without a
+max pool, for small images, makes the stride of that unit 1, and maps are as large as ShuffleNet's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.layers import BatchNorm, Conv
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, Network, Stem
+from shufflenet_jax.units import Unit
+
+
+class SeparableUnit(Unit):
+    """MobileNet's unit: 3x3 depthwise convolution, BN, ReLU; 1x1 convolution, BN, ReLU.
+
+    Args:
+      in_channels, out_channels: Any.
+      stride: Of the depthwise convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
+        self.depthwise = Conv(
+            in_channels, in_channels, 3, stride=stride, groups=in_channels, rngs=rngs
+        )
+        self.depthwise_norm = BatchNorm(in_channels, rngs=rngs)
+        self.pointwise = Conv(in_channels, out_channels, rngs=rngs)
+        self.pointwise_norm = BatchNorm(out_channels, rngs=rngs)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        frozen = not train
+        x = jax.nn.relu(self.depthwise_norm(self.depthwise(x), use_running_average=frozen))
+        return jax.nn.relu(self.pointwise_norm(self.pointwise(x), use_running_average=frozen))
+
+
+class InvertedUnit(Unit):
+    """MobileNet V2's unit: a bottleneck inside out, with a linear end.
+
+    1x1 convolution, BN, ReLU6; 3x3 depthwise convolution, BN, ReLU6; 1x1 convolution, BN. The input
+    is added where the shape stays.
+
+    Args:
+      in_channels, out_channels: Any.
+      stride: Of the depthwise convolution.
+      expansion: Channels inside over those of the input; with 1 there is no first convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        expansion: int = 6,
+        rngs: nnx.Rngs,
+    ):
+        inside = expansion * in_channels
+        self.expands = expansion != 1
+        if self.expands:
+            self.expand = Conv(in_channels, inside, rngs=rngs)
+            self.expand_norm = BatchNorm(inside, rngs=rngs)
+        self.depthwise = Conv(inside, inside, 3, stride=stride, groups=inside, rngs=rngs)
+        self.depthwise_norm = BatchNorm(inside, rngs=rngs)
+        self.reduce = Conv(inside, out_channels, rngs=rngs)
+        self.reduce_norm = BatchNorm(out_channels, rngs=rngs)
+        self.adds = (stride, in_channels) == (1, out_channels)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        frozen, y = not train, x
+        if self.expands:
+            y = jax.nn.relu6(self.expand_norm(self.expand(y), use_running_average=frozen))
+        y = jax.nn.relu6(self.depthwise_norm(self.depthwise(y), use_running_average=frozen))
+        y = self.reduce_norm(self.reduce(y), use_running_average=frozen)
+        return x + y if self.adds else y
+
+
+class PointwiseUnit(Unit):
+    """A 1x1 convolution, BN and ReLU6: the last layer of MobileNet V2 before the pool.
+
+    Args:
+      in_channels, out_channels: Any.
+      stride: 1.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
+        self.pointwise = Conv(in_channels, out_channels, stride=stride, rngs=rngs)
+        self.pointwise_norm = BatchNorm(out_channels, rngs=rngs)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        return jax.nn.relu6(self.pointwise_norm(self.pointwise(x), use_running_average=not train))
+
+
+def mobilenet_v1(
+    *,
+    width: float = 1.0,
+    num_classes: int = 1000,
+    stem: Stem = IMAGENET_STEM,
+    rngs: nnx.Rngs,
+) -> Network:
+    """MobileNet of a width (its Table 1): 28 layers, 569 million multiply-adds at width 1.
+
+    Args:
+      width: Scales the channels of every layer; 1, 0.75, 0.5 and 0.25 in its paper.
+      num_classes: Outputs of the classifier.
+      stem: For small images, one without a max pool; see the module.
+      rngs: Source of the initial weights.
+
+    Raises:
+      InputError: The width gives a layer no channels.
+    """
+    scaled = [int(width * channels) for channels in (32, 64, 128, 256, 512, 1024)]
+    if scaled[0] < 1:
+        raise InputError(f"width must be at least 1/32, not {width}")
+    return Network(
+        SeparableUnit,
+        channels=scaled[1:],
+        repeats=(1, 2, 2, 6, 2),
+        strides=_strides((1, 2, 2, 2, 2), stem),
+        conv1_channels=scaled[0],
+        stem=replace(stem, max_pool=False),
+        num_classes=num_classes,
+        rngs=rngs,
+    )
+
+
+def mobilenet_v2(*, num_classes: int = 1000, stem: Stem = IMAGENET_STEM, rngs: nnx.Rngs) -> Network:
+    """MobileNet V2 of width 1 (its Table 2): 300 million multiply-adds.
+
+    Args:
+      num_classes: Outputs of the classifier, before which there is no dropout.
+      stem: For small images, one without a max pool; see the module.
+      rngs: Source of the initial weights.
+    """
+    return Network(
+        InvertedUnit,
+        first_unit=partial(InvertedUnit, expansion=1),
+        last_unit=PointwiseUnit,
+        channels=(16, 24, 32, 64, 96, 160, 320, 1280),
+        repeats=(1, 2, 3, 4, 3, 3, 1, 1),
+        strides=_strides((1, 2, 2, 2, 1, 2, 1, 1), stem),
+        conv1_channels=32,
+        activation=jax.nn.relu6,
+        stem=replace(stem, max_pool=False),
+        num_classes=num_classes,
+        rngs=rngs,
+    )
+
+
+def _strides(strides: Sequence[int], stem: Stem) -> list[int]:
+    """The strides of the stages, the first 2 made 1 for a stem without a max pool."""
+    made = list(strides)
+    if not stem.max_pool:
+        made[made.index(2)] = 1
+    return made

@@ -1,0 +1,61 @@
+"""Finds the channels with which a network of some unit costs a given number of multiply-adds."""
+
+from bisect import bisect_left
+from functools import cache
+
+from flax import nnx
+
+from shufflenet_jax.complexity import complexity
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.models.skeleton import Network
+from shufflenet_jax.units import UnitConstructor
+
+
+def solve(
+    unit: UnitConstructor, macs: int, *, conv1_channels: int, ratio: int = 1
+) -> tuple[int, int, int]:
+    """Finds the channels of stages 2 to 4 for which Table 1's skeleton costs nearest to ``macs``.
+
+    Stage 4 has twice the channels of stage 3, and that twice those of stage 2, which are rounded
+    down where that is no multiple of the ratio.
+
+    >>> from shufflenet_jax import BottleneckUnit
+    >>> solve(BottleneckUnit, 13_000_000, conv1_channels=12, ratio=4)
+    (36, 72, 144)
+
+    Args:
+      unit: Constructor of the units; see `UnitConstructor`.
+      macs: Multiply-adds at 224x224 without the classifier, as in Table 1.
+      conv1_channels: Output channels of conv1.
+      ratio: Divides the channels of every stage: 4 for a unit with a 1:4 bottleneck.
+
+    Raises:
+      InputError: The narrowest network takes more.
+    """
+
+    def channels(step: int) -> tuple[int, int, int]:
+        stage4 = 2 * ratio * step
+        return stage4 // 4 // ratio * ratio, stage4 // 2, stage4
+
+    @cache
+    def cost(step: int) -> int:
+        """Multiply-adds, or 0 if there is no such network."""
+        if not channels(step)[0]:
+            return 0
+
+        def build() -> Network:
+            rngs = nnx.Rngs(0)
+            return Network(unit, channels=channels(step), conv1_channels=conv1_channels, rngs=rngs)
+
+        try:
+            return complexity(nnx.eval_shape(build), (224, 224, 3)).macs_without_head
+        except InputError:  # narrower than conv1, which not every unit can follow
+            return 0
+
+    narrow, wide = 1, 16
+    while cost(wide) < macs:
+        narrow, wide = wide, 2 * wide
+    above = bisect_left(range(wide), macs, lo=narrow, key=cost)
+    if cost(above) > macs and not cost(above - 1):
+        raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(above):,}")
+    return channels(min(above - 1, above, key=lambda step: abs(cost(step) - macs)))

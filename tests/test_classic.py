@@ -1,0 +1,247 @@
+"""The classic networks: published counts, dropout, auxiliary heads, and layers of their own."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import paper
+from shufflenet_jax import InputError, SparseConv, complexity
+from shufflenet_jax.data import Batch
+from shufflenet_jax.layers import adaptive_avg_pool, dropout, local_response_norm
+from shufflenet_jax.models import lenet
+from shufflenet_jax.models.classic import Classic
+from shufflenet_jax.models.googlenet import GoogLeNet
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.train import create_state, make_train_step
+from shufflenet_jax.zoo import NETWORKS
+
+
+def abstract(constructor, **arguments):
+    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0), **arguments))
+
+
+def count(name, **arguments):
+    return complexity(abstract(NETWORKS[name], **arguments), (224, 224, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        # torchvision's documentation (num_params of the weights) of vgg16, alexnet, squeezenet1_0,
+        # resnet50 and resnext50_32x4d.
+        ("vgg16", 138_357_544),
+        ("alexnet_one_tower", 61_100_840),
+        ("squeezenet", 1_248_424),
+        ("resnet50", 25_557_032),
+        ("resnext50_32x4d", 25_028_904),
+        # torchvision's googlenet(aux_logits=True); without, its documentation has 6,624,904.
+        ("googlenet", 13_004_888),
+        # By the article's figure 2: 34,944 + 307,456 + 885,120 + 663,936 + 442,624 in convolutions
+        # and 37,752,832 + 16,781,312 + 4,097,000 in linear layers; BVLC's bvlc_alexnet has as many.
+        ("alexnet", 60_965_224),
+    ],
+)
+def test_published_parameters(name, params):
+    assert count(name).params == params
+
+
+def test_googlenet_without_auxiliary_heads():
+    assert count("googlenet", auxiliary=False).params == 6_624_904  # torchvision's documentation
+    assert count("googlenet", auxiliary=False).macs == count("googlenet").macs
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [
+        # torchvision's documentation (GFLOPS of the weights, which are multiply-adds).
+        ("vgg16", 15.47),
+        ("alexnet_one_tower", 0.71),
+        ("googlenet", 1.50),
+        ("squeezenet", 0.82),
+        ("resnet50", 4.09),
+        ("resnext50_32x4d", 4.23),
+        # By the article's figure 2: 666 million in convolutions and 59 in linear layers.
+        ("alexnet", 0.724),
+    ],
+)
+def test_published_multiply_adds(name, gmacs):
+    assert count(name).macs / 1e9 == pytest.approx(gmacs, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "googlenet", "alexnet", "squeezenet"])
+def test_mflops_of_table_6(name):
+    mflops, _ = paper.TABLE6[name]
+    assert count(name).macs / 1e6 == pytest.approx(mflops, rel=0.03)
+
+
+def test_where_table_6_differs():
+    """What its docstring explains: convolutions alone, other images, another kernel."""
+    vgg16 = abstract(NETWORKS["vgg16"])
+    linear = sum(layer.kernel.size for layer in (vgg16.head.first, vgg16.head.second))
+    convolutions = count("vgg16").macs_without_head - linear
+    assert round(convolutions / 1e8) == paper.TABLE6["vgg16"][0] / 100
+    at_227 = complexity(abstract(NETWORKS["squeezenet"]), (227, 227, 3))
+    assert round(at_227.macs / 1e6) == paper.TABLE6["squeezenet"][0]
+    assert round(count("googlenet", large_kernel=5).macs / 1e6) == 1583
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg16", "googlenet", "alexnet", "alexnet_one_tower", "squeezenet"]
+)
+def test_least_size_is_the_smallest_that_leaves_something(name):
+    network = abstract(NETWORKS[name], num_classes=7)
+    graphdef, state = nnx.split(network)
+
+    def forward(state, x):
+        return nnx.merge(graphdef, state).forward(x, train=False, key=None)
+
+    def maps(size):
+        return jax.ShapeDtypeStruct((3, size, size, 2), jnp.float32)
+
+    least = network.least_size
+    assert jax.eval_shape(forward, state, maps(least)).shape == (2, 7)
+    with pytest.raises(Exception):  # noqa: B017, PT011 -- whatever JAX makes of an empty map
+        jax.eval_shape(forward, state, maps(least - 1))
+    with pytest.raises(InputError, match=f"needs images of at least {least}x{least}, not"):
+        network(jnp.ones((2, least, least - 1, 3)))
+
+
+def test_lenet5_has_60000_parameters_and_340908_connections():
+    """As the article counts them (section II.B), biases, poolings and codes included."""
+    network = abstract(NETWORKS["lenet5"])
+    counted = complexity(network, (32, 32, 1))
+    assert counted.params == 60_000
+    # Outputs of C1, C3, C5 and F6, each of which has a bias; and the two poolings.
+    biases = 28 * 28 * 6 + 10 * 10 * 16 + 120 + 84
+    assert counted.macs + biases + 5880 + 2000 == 340_908
+
+
+def test_c3_sees_only_what_its_table_says():
+    conv = SparseConv(lenet.C3_TABLE, 5, rngs=nnx.Rngs(0))
+    seen = jax.jacobian(lambda x: conv(x).sum((1, 2, 3)))(jnp.zeros((6, 5, 5, 1)))
+    found = [tuple(np.flatnonzero(np.abs(row).sum((1, 2, 3)))) for row in np.asarray(seen)]
+    assert found == list(lenet.C3_TABLE)
+
+
+def test_lenet5_sees_32x32_in_gray():
+    network = lenet.LeNet5(rngs=nnx.Rngs(0))
+    gray = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
+    logits = network(gray)
+    assert logits.shape == (2, 10)
+    np.testing.assert_allclose(network(jnp.tile(gray, (1, 1, 1, 3))), logits, atol=1e-4)
+    with pytest.raises(InputError, match="LeNet-5 needs images of 32x32, not 28x28"):
+        network(jnp.zeros((2, 28, 28, 1)))
+
+
+def test_lenet5_prefers_the_nearest_code():
+    network = lenet.LeNet5(rngs=nnx.Rngs(0))
+    codes = network._codes(84)
+    assert set(np.unique(codes)) == {-1, 1}
+    distances = ((codes[:, :, None] - codes[:, None]) ** 2).sum(0)
+    np.testing.assert_allclose(codes.T @ codes, 84 - distances / 2)
+
+
+def test_local_response_norm_by_hand():
+    x = np.random.default_rng(0).normal(scale=50, size=(7, 2, 2, 1)).astype(np.float32)
+    expected = np.empty_like(x)
+    for channel in range(7):
+        near = x[max(0, channel - 2) : channel + 3]
+        expected[channel] = x[channel] / (2 + 1e-4 * (near**2).sum(0)) ** 0.75
+    np.testing.assert_allclose(local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 4, 6, 7, 13])
+def test_adaptive_pool_by_hand(length):
+    """Every value of the result is the mean from floor(i n / 6) to ceil((i + 1) n / 6)."""
+    x = np.random.default_rng(0).normal(size=(2, length, 9, 1)).astype(np.float32)
+    found = adaptive_avg_pool(jnp.asarray(x), 6)
+    for i in range(6):
+        for j in range(6):
+            rows = slice(int(np.floor(i * length / 6)), int(np.ceil((i + 1) * length / 6)))
+            columns = slice(int(np.floor(j * 9 / 6)), int(np.ceil((j + 1) * 9 / 6)))
+            expected = x[:, rows, columns].mean((1, 2))
+            np.testing.assert_allclose(found[:, i, j], expected, atol=1e-6)
+
+
+def test_dropout_keeps_the_mean_and_drops_the_rate():
+    dropped = dropout(jnp.ones((100, 100)), 0.3, jax.random.key(0))
+    assert float((dropped == 0).mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.03)
+    assert len(np.unique(dropped)) == 2
+    assert (dropout(jnp.ones(5), 0.3, None) == 1).all()
+
+
+class Small(Classic):
+    """A network with a head like VGG's, but small enough to train in a test."""
+
+    least_size = 16
+
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(3, 64, rngs=rngs)
+        self.classifier = nnx.Linear(64, 10, rngs=rngs)
+
+    def forward(self, x, *, train, key):
+        del train
+        x = jax.nn.relu(self.linear(x.mean((1, 2)).T))
+        return self.classifier(dropout(x, 0.5, key))
+
+
+def trained(steps, restart_at=None, seed=0):
+    """Losses of a run; at a step everything but the state is made anew, as when a run resumes."""
+    optimizer = Recipe(learning_rate=0.01).optimizer(steps=10)
+    rng = np.random.default_rng(0)
+    batch = Batch(
+        image=rng.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8),
+        label=rng.integers(0, 10, 8).astype(np.int32),
+        mask=np.ones(8, bool),
+    )
+    graphdef, state = create_state(Small(rngs=nnx.Rngs(0)), optimizer)
+    train_step = make_train_step(graphdef, optimizer, 0.0, seed)
+    losses = []
+    for step in range(steps):
+        if step == restart_at:
+            graphdef, _ = create_state(Small(rngs=nnx.Rngs(1)), optimizer)
+            train_step = make_train_step(graphdef, optimizer, 0.0, seed)
+        state, metrics = train_step(state, batch)
+        losses.append(metrics["loss"].item())
+    return losses
+
+
+def test_dropout_in_training_depends_on_seed_and_step_alone():
+    losses = trained(6)
+    assert losses == trained(6, restart_at=3)
+    assert losses != trained(6, seed=1)
+    # With another mask at each step, the loss on one batch does not fall at every step.
+    assert any(later > earlier for earlier, later in pairwise(losses))
+
+
+@pytest.mark.slow
+def test_googlenet_trains_on_three_heads():
+    network = GoogLeNet(num_classes=10, rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    # The statistics move, so what is traced is a copy.
+    heads = jax.jit(lambda x: nnx.clone(network).heads(x, None))(images)
+    assert [(weight, logits.shape) for weight, logits in heads] == [
+        (1.0, (4, 10)),
+        (0.3, (4, 10)),
+        (0.3, (4, 10)),
+    ]
+    called = jax.jit(lambda x: nnx.clone(network)(x, train=True))(images)
+    np.testing.assert_allclose(heads[0][1], called, atol=1e-5)
+    optimizer = Recipe().optimizer(steps=10)
+    graphdef, state = create_state(network, optimizer)
+    batch = Batch(
+        image=np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8),
+        label=np.arange(4, dtype=np.int32),
+        mask=np.ones(4, bool),
+    )
+    before = jax.tree.map(np.array, state.params["auxiliary"])
+    moved, metrics = make_train_step(graphdef, optimizer, 0.0)(state, batch)
+    # At the start each head has a loss of about ln 10.
+    assert metrics["loss"] > 1.3 * np.log(10)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, moved.params["auxiliary"])
+    assert all(jax.tree.leaves(changed))
