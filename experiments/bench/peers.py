@@ -76,7 +76,7 @@ PEERS = {
         Peer("plain", "peer_jax", "plain"),
         Peer("torch", "peer_torch", "eager", _TORCH),
         Peer("torch-folded", "peer_torch", "folded", _TORCH, ("infer",)),
-        Peer("torch.compile", "peer_torch", "compile", _TORCH, ("infer", "train")),
+        Peer("torch.compile", "peer_torch", "compile", _TORCH, ("train",)),
         Peer("onnxruntime", "peer_onnx", "", ("torch", "onnxscript", "onnxruntime"), ("infer",)),
         Peer("keras", "peer_keras", "", ("tensorflow", "keras"), ("infer", "train")),
     )
