@@ -216,6 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--sections", default="*", metavar="GLOB", help="only these tables")
     bench.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
+    bench.add_argument(
+        "--seeds", action="store_true", help="time ways to train several seeds, and only those"
+    )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
     prepare = add("prepare", _prepare, "download and prepare a TFDS data set, once")

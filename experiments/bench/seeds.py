@@ -1,0 +1,122 @@
+"""Several seeds of one cell: as one program, in turn, or a process each on its own processor.
+
+`run` trains them a process each. This is the measurement behind that choice.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from statistics import median
+from time import perf_counter
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from experiments import markdown
+from experiments.bench import inputs, machine
+from experiments.bench.measure import in_fresh_process
+from experiments.bench.workloads import Net, Workload
+from experiments.launch import MALLOC
+from shufflenet_jax.data import Batch
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.train import create_state, make_train_step
+
+ROUNDS = 3
+"""Times that each way is measured, in processes of its own, the ways in turns."""
+
+_STEPS = 12
+_WAYS = ("a process each", "in turn", "vmap", "lax.map")
+
+
+def table(threads: int) -> str:
+    """Measures every way for small and larger cells; a Markdown table."""
+    os.environ.update(MALLOC | os.environ)
+    made = markdown.table("training step", *(f"{way}, ms" for way in _WAYS))
+    for net, batch in ((Net(3, 0.25, 24), 32), (Net(3, 1.0, 32), 128), (Net(3, 0.5), 16)):
+        workload = Workload(net, "train", batch, threads)
+        taken: dict[str, list[float]] = {way: [] for way in _WAYS}
+        for way in itertools.chain.from_iterable(itertools.repeat(_WAYS, ROUNDS)):
+            taken[way].append(_step_of_a_seed(workload, way))
+        best = median(taken[_WAYS[0]])
+        entries = [
+            f"{median(times):.1f} [{min(times):.1f}, {max(times):.1f}] {median(times) / best:.2f}"
+            for times in taken.values()
+        ]
+        made.add_row(str(workload), *entries)
+    found = in_fresh_process(threads, machine.describe)
+    return (
+        f"{markdown.render(made)}\n\nTime of one step of one seed, {threads} seeds on {threads} "
+        f"processors: median of {ROUNDS} rounds [least, most], and the ratio to a process each. "
+        f"{found['processor']}, jax {found['versions']['jax']}."
+    )
+
+
+def _step_of_a_seed(workload: Workload, way: str) -> float:
+    """The time in ms in which one seed takes one step, with as many seeds as processors."""
+    if way != _WAYS[0]:
+        return in_fresh_process(workload.threads, _time, workload, way, None)
+    processors = sorted(os.sched_getaffinity(0))[: workload.threads]
+    context = get_context("spawn")
+    with context.Manager() as manager:
+        together = manager.Barrier(len(processors))
+        pools = [
+            ProcessPoolExecutor(1, context, os.sched_setaffinity, (0, [processor]))
+            for processor in processors
+        ]
+        waiting = [pool.submit(_time, workload, way, together) for pool in pools]
+        times = [each.result() for each in waiting]
+        for pool in pools:
+            pool.shutdown()
+    return sum(times) / len(times) / len(processors)
+
+
+def _time(workload: Workload, way: str, together) -> float:
+    """The median time in ms of a step, for each of the seeds that it advances."""
+    seeds = workload.threads if way in ("vmap", "lax.map") else 1
+    run = _steps(workload, way, seeds)
+    run()
+    run()
+    if together:
+        together.wait()
+    times = []
+    for _ in range(_STEPS):
+        start = perf_counter()
+        run()
+        times.append(1000 * (perf_counter() - start))
+    return median(times) / seeds
+
+
+def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], None]:
+    """Returns what takes one step of every seed, each with images of its own."""
+    network = inputs.network(workload.subject)
+    optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
+    graphdef, state = create_state(network, optimizer)
+    step = make_train_step(graphdef, optimizer, 0.0)
+    random = jax.random.key(0)
+    size = workload.subject.image_size
+    shape = (seeds, workload.batch, size, size, 3)
+    batch = Batch(
+        image=jax.random.randint(random, shape, 0, 256, jnp.int32).astype(jnp.uint8),
+        label=jax.random.randint(random, shape[:2], 0, 10, jnp.int32),
+        mask=jnp.ones(shape[:2], bool),
+    )
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), state)
+    if seeds == 1:
+        states, batch = jax.tree.map(lambda leaf: leaf[0], (states, batch))
+    elif way == "vmap":
+        step = jax.jit(jax.vmap(step), donate_argnums=0)
+    else:
+        each = step
+        step = jax.jit(
+            lambda states, batch: lax.map(lambda one: each(*one), (states, batch)),
+            donate_argnums=0,
+        )
+
+    def run() -> None:
+        nonlocal states
+        states, _ = jax.block_until_ready(step(states, batch))
+
+    return run
