@@ -92,7 +92,7 @@ def conv(
         return _conv_by_groups(x, kernel, window, groups)
     if kernel.shape[2] <= 4:
         return _conv_of_few_channels(x, kernel, window)
-    return _direct_conv(x, kernel, window, groups)
+    return _dense_conv(x, kernel, window)
 
 
 def by_group(kernel: Float[Array, "1 1 i o"], groups: int) -> Float[Array, "g o2 i"]:
@@ -206,6 +206,41 @@ def _direct_conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
         dimension_numbers=_DIMENSIONS,
         feature_group_count=groups,
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dense_conv(x: Array, kernel: Array, window: Window) -> Array:
+    """A convolution without groups: XLA's own, but for the gradient of the kernel."""
+    return _direct_conv(x, kernel, window, groups=1)
+
+
+def _dense_conv_forward(x: Array, kernel: Array, window: Window):
+    return _dense_conv(x, kernel, window), (x, kernel)
+
+
+def _dense_conv_backward(window: Window, saved: tuple[Array, Array], dy: Array):
+    x, kernel = saved
+    _, gradient_of = jax.vjp(lambda x: _direct_conv(x, kernel, window, groups=1), x)
+    return *gradient_of(dy), _dense_kernel_gradient(x, dy, window).astype(kernel.dtype)
+
+
+_dense_conv.defvjp(_dense_conv_forward, _dense_conv_backward)
+
+
+def _dense_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
+    """Returns (k, k, i, o): one matrix product a row of taps, of their shifts stacked, with dy."""
+    size, shifts = window.size, list(_shifts(x, window))
+    rows = [jnp.concatenate(shifts[start : start + size]) for start in range(0, size**2, size)]
+    products = [
+        jnp.einsum(
+            "in,on->io",
+            row.reshape(row.shape[0], -1),
+            dy.reshape(dy.shape[0], -1),
+            preferred_element_type=jnp.float32,
+        )
+        for row in rows
+    ]
+    return jnp.stack(products).reshape(size, size, x.shape[0], dy.shape[0])
 
 
 def _conv_by_groups(x: Array, kernel: Array, window: Window, groups: int) -> Array:

@@ -156,13 +156,19 @@ def test_fast_depthwise_with_any_padding(window, shape):
     assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, 3, padding), (x, kernel), summed)
 
 
-@given(st.sampled_from([1, 3, 5]), strides, st.integers(0, 2), shapes)
-def test_other_convolutions_with_any_padding(size, stride, padding, shape):
-    batch, height, width = shape
-    x = normal(0, (3, height + 4, width + 4, batch))
-    kernel = normal(1, (size, size, 3, 4))
-    summed = max(4 * size * size, x[0].size)
-    assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, 1, padding), (x, kernel), summed)
+@given(
+    st.sampled_from([(3, 1), (6, 1), (6, 2)]),
+    st.sampled_from([1, 3, 5]),
+    strides,
+    st.integers(0, 2),
+    shapes,
+)
+def test_other_convolutions_with_any_padding(channels, size, stride, padding, shape):
+    (inputs, groups), (batch, height, width) = channels, shape
+    x = normal(0, (inputs, height + 4, width + 4, batch))
+    kernel = normal(1, (size, size, inputs // groups, 4))
+    summed = max(6 * size * size, x[0].size)
+    assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, groups, padding), (x, kernel), summed)
 
 
 def test_max_pool_gives_ties_to_the_first():
