@@ -7,7 +7,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from experiments.bench import command, inputs, measure, tables, workloads
+from experiments.bench import command, inputs, measure, seeds, tables, workloads
 from experiments.bench.measure import Cost, Timing
 from experiments.bench.peers import PEERS, choose
 from experiments.bench.workloads import Net, Operation, Section, Workload
@@ -192,6 +192,7 @@ def options(**changed) -> Namespace:
         "plot": None,
         "threads": 1,
         "sections": "*",
+        "seeds": False,
     }
     return Namespace(**defaults | changed)
 
@@ -224,3 +225,15 @@ def fake_results(skipped=None, others=1.0) -> tables.Results:
         sections=[(Section("Scaling: batch", [small, large], axis="batch"), timings)],
         costs=[Cost(step, "ours", 5.0, 100.0), Cost(step, "torch", 0.5, 200.0)],
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["vmap", "lax.map"])
+def test_seeds_in_one_program_take_the_steps_that_each_takes_alone(way):
+    workload = Workload(Net(3, 0.25, 32), "train", 16, 2)
+    alone, together = seeds._steps(workload, "in turn", 1), seeds._steps(workload, way, 2)
+    for _ in range(2):
+        losses = together()
+        assert losses.shape == (2,)
+        assert losses[0] != losses[1]  # each has images of its own
+        np.testing.assert_allclose(losses[0], alone(), rtol=1e-4)

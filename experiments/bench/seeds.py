@@ -13,7 +13,7 @@ from time import perf_counter
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from experiments import markdown
 from experiments.bench import inputs, machine
@@ -89,15 +89,15 @@ def _time(workload: Workload, way: str, together) -> float:
     return median(times) / seeds
 
 
-def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], None]:
-    """Returns what takes one step of every seed, each with images of its own."""
+def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], Array]:
+    """Returns what takes one step of every seed, each on its own images, and returns the losses."""
     network = inputs.network(workload.subject)
     optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
     graphdef, state = create_state(network, optimizer)
     step = make_train_step(graphdef, optimizer, 0.0)
     random = jax.random.key(0)
     size = workload.subject.image_size
-    shape = (seeds, workload.batch, size, size, 3)
+    shape = (workload.threads, workload.batch, size, size, 3)
     batch = Batch(
         image=jax.random.randint(random, shape, 0, 256, jnp.int32).astype(jnp.uint8),
         label=jax.random.randint(random, shape[:2], 0, 10, jnp.int32),
@@ -115,8 +115,9 @@ def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], None]:
             donate_argnums=0,
         )
 
-    def run() -> None:
+    def run() -> Array:
         nonlocal states
-        states, _ = jax.block_until_ready(step(states, batch))
+        states, metrics = jax.block_until_ready(step(states, batch))
+        return metrics["loss"]
 
     return run
