@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use("agg")
 
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 
 def save(summary: dict[str, Any], path: Path) -> None:
@@ -19,11 +19,18 @@ def save(summary: dict[str, Any], path: Path) -> None:
     """
     sections = [section for section in summary["sections"] if section["axis"]]
     figure, panels = pyplot.subplots(
-        1, len(sections), figsize=(3.5 * len(sections), 3.2), squeeze=False, layout="constrained"
+        1,
+        len(sections),
+        figsize=(3.5 * len(sections), 3.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for panel, section in zip(panels[0], sections, strict=True):
         _draw(panel, section)
     panels[0][0].set_ylabel("ms a step")
+    panels[0][0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panels[0][0].yaxis.set_major_formatter("{x:g}")
     panels[0][0].legend()
     figure.savefig(path)
     pyplot.close(figure)
@@ -49,3 +56,4 @@ def _draw(panel, section: dict[str, Any]) -> None:
     panel.set(xscale="log", yscale="log", xlabel=section["axis"].replace("_", " "))
     panel.set_xticks(values, [f"{value:g}" for value in values])
     panel.minorticks_off()
+    panel.grid(alpha=0.3)
