@@ -79,6 +79,8 @@ def test_depthwise_is_the_direct_convolution(channels, stride, shape):
 def assert_forms_agree(function, arguments, summed):
     """Value and all gradients, both forms, within the rounding of the sums they are made of.
 
+    The value twice, since what is not differentiated may be computed in another way.
+
     Args:
       function: Of arrays, returns one array.
       arguments: Standard normal, of one dtype.
@@ -90,7 +92,7 @@ def assert_forms_agree(function, arguments, summed):
     def value_and_gradients(name):
         def both(*arguments):
             y, pullback = jax.vjp(function, *arguments)
-            return y, *pullback(normal(9, y.shape, y.dtype))
+            return function(*arguments), y, *pullback(normal(9, y.shape, y.dtype))
 
         with form(name):
             return jax.jit(both)(*arguments)
@@ -169,6 +171,14 @@ def test_other_convolutions_with_any_padding(channels, size, stride, padding, sh
     kernel = normal(1, (size, size, inputs // groups, 4))
     summed = max(6 * size * size, x[0].size)
     assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, groups, padding), (x, kernel), summed)
+
+
+@given(shapes, dtypes)
+def test_fast_sum_and_mean_with_gradients(shape, dtype):
+    batch, height, width = shape
+    x, y = (normal(seed, (4, height, width, batch), dtype) for seed in range(2))
+    assert_forms_agree(chwn.add_relu, (x, y), 2)
+    assert_forms_agree(chwn.global_avg_pool, (x,), height * width)
 
 
 def test_max_pool_gives_ties_to_the_first():
