@@ -148,7 +148,7 @@ def avg_pool(
 
 def add_relu(x: Float[Array, "c h w b"], y: Float[Array, "c h w b"]) -> Float[Array, "c h w b"]:
     """relu(x + y), where a shortcut joins a branch."""
-    return _add_relu(x, y) if active_form() == "direct" else _alone(_add_relu)(x, y)
+    return jax.nn.relu(x + y) if active_form() == "direct" else _alone(_add_relu)(x, y)
 
 
 def global_avg_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c b"]:
@@ -297,7 +297,10 @@ def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
 def _add_relu(x: Array, y: Array) -> Array:
     # Over rows as long as can be: a loop over one image's width and batch of 1 is not vectorised.
     rows = len(x), -1
-    return jnp.maximum(x.reshape(rows) + y.reshape(rows), 0).reshape(x.shape)
+    total = x.reshape(rows) + y.reshape(rows)
+    # As relu, without a gradient at zero and with NaN kept, but without a function of its own,
+    # which would be compiled apart in turn.
+    return jnp.where(total <= 0, 0, total).reshape(x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

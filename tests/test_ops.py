@@ -178,6 +178,7 @@ def test_fast_sum_and_mean_with_gradients(shape, dtype):
     batch, height, width = shape
     x, y = (normal(seed, (4, height, width, batch), dtype) for seed in range(2))
     assert_forms_agree(chwn.add_relu, (x, y), 2)
+    assert_forms_agree(chwn.add_relu, (x, -x), 2)  # without a gradient where the sum is zero
     assert_forms_agree(chwn.global_avg_pool, (x,), height * width)
 
 
