@@ -4,7 +4,7 @@ Claim:   In the skeleton of Table 1 and at the same complexity, ShuffleNet's uni
          VGG, ResNet, Xception and ResNeXt, because it affords more channels.
 Command: python -m experiments run table4
 Time:    not yet measured on the default budget; 13 networks.
-Expect:  Every cell below 15% error on digits. Digits is far too easy to tell the columns apart at
+Expect:  Not yet run whole. Digits is far too easy to tell the columns apart at
          one seed: it shows that everything works. For the claims train on ImageNet:
          python -m experiments run table4 --budget paper --workdir runs/table4-paper
 """

@@ -5,7 +5,7 @@ Claim:   ShuffleNet beats the MobileNet of like complexity at every level; squee
          not why.
 Command: python -m experiments run table5
 Time:    not yet measured on the default budget; 10 networks.
-Expect:  Every cell below 15% error on digits. Digits is far too easy to tell the columns apart at
+Expect:  Not yet run whole. Digits is far too easy to tell the columns apart at
          one seed: it shows that everything works. For the claims train on ImageNet:
          python -m experiments run table5 --budget paper --workdir runs/table5-paper
 """

@@ -5,7 +5,7 @@ Claim:   ShuffleNet has the error of classic networks at a fraction of their mul
          and a 22nd of SqueezeNet's.
 Command: python -m experiments run table6
 Time:    not yet measured on the default budget; 7 networks.
-Expect:  Every cell below 15% error on digits. Digits is far too easy to tell the networks apart at
+Expect:  Not yet run whole. Digits is far too easy to tell the networks apart at
          one seed: it shows that everything works. For the claims train on ImageNet:
          python -m experiments run table6 --budget paper --workdir runs/table6-paper
 
