@@ -94,7 +94,14 @@ def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], Array]:
     network = inputs.network(workload.subject)
     optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
     graphdef, state = create_state(network, optimizer)
-    step = make_train_step(graphdef, optimizer, 0.0)
+    train_step = make_train_step(graphdef, optimizer, 0.0)
+    # As a list, because a `State` is of one seed.
+    state, structure = jax.tree.flatten(state)
+
+    def step(state: list[Array], batch: Batch) -> tuple[list[Array], Array]:
+        after, metrics = train_step(jax.tree.unflatten(structure, state), batch)
+        return jax.tree.leaves(after), metrics["loss"]
+
     random = jax.random.key(0)
     size = workload.subject.image_size
     shape = (workload.threads, workload.batch, size, size, 3)
@@ -103,21 +110,20 @@ def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], Array]:
         label=jax.random.randint(random, shape[:2], 0, 10, jnp.int32),
         mask=jnp.ones(shape[:2], bool),
     )
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), state)
     if seeds == 1:
-        states, batch = jax.tree.map(lambda leaf: leaf[0], (states, batch))
-    elif way == "vmap":
-        step = jax.jit(jax.vmap(step), donate_argnums=0)
+        states, batch = state, jax.tree.map(lambda leaf: leaf[0], batch)
+        advance = step
     else:
-        each = step
-        step = jax.jit(
-            lambda states, batch: lax.map(lambda one: each(*one), (states, batch)),
-            donate_argnums=0,
-        )
+        states = [jnp.stack([leaf] * seeds) for leaf in state]
+        advance = {
+            "vmap": jax.vmap(step),
+            "lax.map": lambda states, batch: lax.map(lambda one: step(*one), (states, batch)),
+        }[way]
+    advance = jax.jit(advance, donate_argnums=0)
 
     def run() -> Array:
         nonlocal states
-        states, metrics = jax.block_until_ready(step(states, batch))
-        return metrics["loss"]
+        states, losses = jax.block_until_ready(advance(states, batch))
+        return losses
 
     return run
