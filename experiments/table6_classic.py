@@ -11,7 +11,8 @@ Expect:  Not yet run whole. Digits is far too easy to tell the networks apart at
 
 The classic networks halve their maps so often that AlexNet needs images of at least 63x63. On
 budgets with smaller ones all cells see them scaled to 64x64, ShuffleNet with the stem for ImageNet.
-Networks without batch normalisation diverge at the rate of the others and have one of their own.
+Networks without batch normalisation have a learning rate of their own. It is not settled: on digits
+AlexNet learns with it, VGG-16 and SqueezeNet did not in short runs.
 
 Millions of multiply-adds at 224x224, ours and the paper's: VGG-16 15,470 [15,300], GoogLeNet 1,498
 [1,500], AlexNet 724 [720], SqueezeNet 819 [833]. The paper's figure for VGG-16 is that of its

@@ -4,8 +4,9 @@ Claim:   On one core, ShuffleNet 0.5x is about 13 times faster than AlexNet, at 
          multiply-adds promise 18; ShuffleNet 1x is about 3 times faster than MobileNet.
 Command: python -m experiments run table8
 Time:    about 5 minutes, on a machine that does nothing else.
-Expect:  Times of this machine, not of a phone: only the speedups can be compared. Memory decides
-         there and here how far they fall short of the multiply-adds.
+Expect:  Times of this machine, not of a phone: only the speedups can be compared. On a server's
+         processor neither claim held in a short run: the dense convolutions of AlexNet and
+         MobileNet come closer to what it can do than ShuffleNet's.
 
 Each network infers one image on one thread, with random weights, batch normalisation folded into
 the convolutions. All run on the same operations (`shufflenet_jax.chwn`). AlexNet takes images of

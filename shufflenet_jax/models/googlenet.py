@@ -185,7 +185,7 @@ class GoogLeNet(Classic):
         yield x
 
     def _classify(self, x: Float[Array, "c h w b"], key: Array | None) -> Logits:
-        pooled = dropout(x.mean((1, 2)).T, 0.4, key)
+        pooled = dropout(chwn.global_avg_pool(x).T, 0.4, key)
         with jax.named_scope("head"):
             return self.classifier(pooled)
 

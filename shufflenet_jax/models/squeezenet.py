@@ -72,7 +72,7 @@ class SqueezeNet(Classic):
                 x = unit.forward(x, train=train)
         with jax.named_scope("head"):
             x = jax.nn.relu(self.classifier(dropout(x, 0.5, key)))
-        return x.mean((1, 2)).T
+        return chwn.global_avg_pool(x).T
 
 
 squeezenet = SqueezeNet
