@@ -39,17 +39,13 @@ def _list(options: argparse.Namespace) -> int:
     from experiments import experiment
 
     found = [experiment.load(name) for name in experiment.names()]
-    cells, claims = (
-        {each.name: getattr(each, kind, ()) for each in found}  # a printout has neither
-        for kind in ("cells", "claims")
-    )
     if options.json:
         listed = [
             {
                 "name": each.name,
                 "title": each.title,
-                "claims": [claim.text for claim in claims[each.name]],
-                "cells": [cell.name for cell in cells[each.name]],
+                "claims": [claim.text for claim in each.claims],
+                "cells": [cell.name for cell in each.cells],
             }
             for each in found
         ]
@@ -57,7 +53,7 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     for each in found:
         print(f"{each.name}: {each.title}\n\n{each.description}")
-        names = ", ".join(cell.name for cell in cells[each.name])
+        names = ", ".join(cell.name for cell in each.cells)
         print(f"Cells:   {names or 'none, it trains nothing'}\n")
     return 0
 

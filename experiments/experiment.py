@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
 
@@ -106,12 +106,15 @@ class Printout:
     Attributes:
       name, title, description: As those of an `Experiment`.
       table: Returns what it prints, in Markdown.
+      cells, claims: None.
     """
 
     name: str
     title: str
     description: str
     table: Callable[[], str]
+    cells: ClassVar[tuple[Cell, ...]] = ()
+    claims: ClassVar[tuple[Claim, ...]] = ()
 
 
 def names() -> list[str]:

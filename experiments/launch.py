@@ -20,8 +20,8 @@ MALLOC = {
 """Environment in which malloc keeps what it was given; a process has to be started with it.
 
 XLA takes and frees the memory of a training step anew each time, more than a gigabyte. By default
-glibc gives it back to the system, which then has to clear it again, page by page: a third of the
-time of a step. Other C libraries ignore it.
+glibc gives it back to the system, which then has to clear it again, page by page. Other C libraries
+ignore the variable.
 """
 
 

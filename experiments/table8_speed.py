@@ -14,22 +14,18 @@ any size because the map before its linear layers is averaged to 6x6. For each s
 times the networks in turns, so that a machine that slows down slows all of them.
 """
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from time import perf_counter
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from experiments import markdown, paper
-from experiments.bench import machine
-from experiments.bench.measure import in_fresh_process
-from experiments.launch import MALLOC
+from experiments.bench import machine, peer_jax
+from experiments.bench.measure import in_fresh_process, in_turns
 from shufflenet_jax import complexity, fold
-from shufflenet_jax.train import split
 from shufflenet_jax.zoo import NETWORKS
 
 REFERENCE = "alexnet"
@@ -75,7 +71,6 @@ Times = dict[Size, dict[str, Timed]]
 
 def table() -> str:
     """Measures every network at every size; ours beside the paper's, and the claims."""
-    os.environ.update(MALLOC | os.environ)
     described = in_fresh_process(1, machine.describe)
     times = measure(paper.TABLE8_SIZES, list(paper.TABLE8_MILLISECONDS), ROUNDS)
     versions = ", ".join(f"{name} {described['versions'][name]}" for name in ("jax", "flax"))
@@ -93,41 +88,15 @@ def measure(sizes: Sequence[Size], names: Sequence[str], rounds: int) -> Times:
 
 def _measure(size: Size, names: Sequence[str], rounds: int) -> dict[str, Timed]:
     built = {name: NETWORKS[name](rngs=nnx.Rngs(0)) for name in names}
-    runs = {name: _inference(network, size) for name, network in built.items()}
+    image = jax.random.normal(jax.random.key(0), (1, *size, 3), jnp.float32)
+    runs = {name: peer_jax.inference(fold(network), image) for name, network in built.items()}
     for run in runs.values():
         run()  # compiles
-    turns: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        # Nobody always follows the same network.
-        start = number % len(names)
-        for name in [*names[start:], *names[:start]]:
-            turns[name].append(_turn(runs[name]))
+    turns = in_turns(runs, rounds, least=3)
     return {
         name: Timed(tuple(turns[name]), complexity(network, (*size, 3)).macs)
         for name, network in built.items()
     }
-
-
-def _inference(network: nnx.Module, size: Size) -> Callable[[], jax.Array]:
-    graphdef, params, batch_stats = split(fold(network))
-    image = jax.random.normal(jax.random.key(0), (1, *size, 3), jnp.float32)
-
-    @jax.jit
-    def forward(params, batch_stats, image):
-        return nnx.merge(graphdef, params, batch_stats)(image, train=False)
-
-    return lambda: forward(params, batch_stats, image).block_until_ready()
-
-
-def _turn(run: Callable[[], jax.Array]) -> float:
-    """The median time in ms of at least two runs, and 0.2 s of them, after one to warm up."""
-    run()
-    times, start = [], perf_counter()
-    while len(times) < 2 or perf_counter() - start < 0.2:
-        began = perf_counter()
-        run()
-        times.append(1000 * (perf_counter() - began))
-    return median(times)
 
 
 def as_markdown(times: Times) -> str:

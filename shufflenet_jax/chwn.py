@@ -61,6 +61,11 @@ def to_nhwc(x: Float[Array, "c h w b"]) -> Float[Array, "b h w c"]:
     return jnp.transpose(x, (3, 1, 2, 0))
 
 
+def per_channel(values: Float[Array, " c"]) -> Float[Array, "c 1 1 1"]:
+    """One value a channel, shaped to be added to or multiplied with (c, h, w, b)."""
+    return values.reshape(-1, 1, 1, 1)
+
+
 def conv(
     x: Float[Array, "c h w b"],
     kernel: Float[Array, "k k i o"],
@@ -373,11 +378,10 @@ def _depthwise_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
     belong together stand on its diagonals. That is more arithmetic than k k sums of products, but
     for those XLA writes out all k k shifts of x, which takes longer.
     """
-    size, stride, padding = window
+    size, stride, _ = window
     channels, _, width, batch = x.shape
     rows = dy.shape[1]
-    edges = (*padding, 0)
-    padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
+    padded = _padded(x, window)
     height = padded.shape[1]
     span = stride * (window.places(width) - 1) + 1
     moved = [
@@ -440,8 +444,8 @@ _max_of_shifts.defvjp(_max_of_shifts_forward, _max_of_shifts_backward)
 def _direct_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float):
     wide = x.astype(jnp.float32)
     mean, var = jnp.mean(wide, (1, 2, 3)), jnp.var(wide, (1, 2, 3))
-    centred = (wide - _per_channel(mean)) * lax.rsqrt(_per_channel(var) + epsilon)
-    y = (centred * _per_channel(scale) + _per_channel(bias)).astype(x.dtype)
+    centred = (wide - per_channel(mean)) * lax.rsqrt(per_channel(var) + epsilon)
+    y = (centred * per_channel(scale) + per_channel(bias)).astype(x.dtype)
     return y, lax.stop_gradient(mean), lax.stop_gradient(var)
 
 
@@ -472,7 +476,7 @@ def _affine_batch_norm_backward(epsilon: float, saved: tuple[Array, ...], cotang
     gain = scale * deviation
     slope = -gain * deviation * dscale / count
     offset = -gain * dbias / count - slope * mean
-    dx = _per_channel(gain).astype(x.dtype) * dy + _affine(x, slope, offset)
+    dx = per_channel(gain).astype(x.dtype) * dy + _affine(x, slope, offset)
     return dx, dscale, dbias
 
 
@@ -480,11 +484,7 @@ _affine_batch_norm.defvjp(_affine_batch_norm_forward, _affine_batch_norm_backwar
 
 
 def _affine(x: Array, gain: Array, offset: Array) -> Array:
-    return x * _per_channel(gain).astype(x.dtype) + _per_channel(offset).astype(x.dtype)
-
-
-def _per_channel(values: Array) -> Array:
-    return values.reshape(-1, 1, 1, 1)
+    return x * per_channel(gain).astype(x.dtype) + per_channel(offset).astype(x.dtype)
 
 
 def _sum_per_channel(*factors: Array) -> Array:
@@ -492,12 +492,16 @@ def _sum_per_channel(*factors: Array) -> Array:
     return jnp.sum(math.prod(factor.astype(jnp.float32) for factor in factors), (1, 2, 3))
 
 
+def _padded(x: Array, window: Window, fill: float = 0.0) -> Array:
+    edges = (*window.padding, 0)
+    return lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
+
+
 def _shifts(x: Array, window: Window, fill: float = 0.0) -> Iterator[Array]:
     """The values under each tap of the window, in row-major order: each (c, h2, w2, b)."""
-    size, stride, padding = window
+    size, stride, _ = window
     channels, height, width, batch = x.shape
-    edges = (*padding, 0)
-    padded = lax.pad(x, jnp.array(fill, x.dtype), ((0, 0, 0), edges, edges, (0, 0, 0)))
+    padded = _padded(x, window, fill)
     span_h, span_w = (stride * (window.places(length) - 1) + 1 for length in (height, width))
     for i in range(size):
         for j in range(size):

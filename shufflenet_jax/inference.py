@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import Conv, per_channel
+from shufflenet_jax.layers import Conv
 
 
 class Pointwise(nnx.Module):
@@ -29,7 +29,7 @@ class Shift(nnx.Module):
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
         del use_running_average
-        return x + per_channel(self.bias[...].astype(x.dtype))
+        return x + chwn.per_channel(self.bias[...].astype(x.dtype))
 
 
 def fold(network: nnx.Module) -> nnx.Module:

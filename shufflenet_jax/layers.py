@@ -60,12 +60,7 @@ class Conv(nnx.Module):
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c2 h2 w2 b"]:
         kernel = self.kernel[...].astype(x.dtype)
         y = chwn.conv(x, kernel, self.stride, self.groups, self.padding)
-        return y if self.bias is None else y + per_channel(self.bias[...].astype(x.dtype))
-
-
-def per_channel(values: Float[Array, " c"]) -> Float[Array, "c 1 1 1"]:
-    """One value a channel, shaped to be added to or multiplied with (c, h, w, b)."""
-    return values.reshape(-1, 1, 1, 1)
+        return y if self.bias is None else y + chwn.per_channel(self.bias[...].astype(x.dtype))
 
 
 def he_normal(key: Array, shape: tuple[int, int, int, int]) -> Float[Array, "k k i o"]:

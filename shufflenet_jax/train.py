@@ -91,9 +91,15 @@ def make_train_step(
     over the batch, before the update. What dropout drops depends on the seed and the step alone.
     """
 
-    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
+    def heads_of(network: nnx.Module, images: Array, step: Array) -> list[tuple[float, Array]]:
+        if isinstance(network, ManyHeaded):
+            return network.heads(images, jax.random.fold_in(jax.random.key(seed), step))
+        # Without the seed, so that all seeds of a network are one program.
+        return [(1.0, network(images, train=True))]
+
+    def loss_of(params: dict, batch_stats: dict, batch: Batch, step: Array):
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
-        heads = _heads(network, normalise(batch.image), key)
+        heads = heads_of(network, normalise(batch.image), step)
         _, logits = heads[0]
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
@@ -105,9 +111,8 @@ def make_train_step(
 
     @jax.jit(donate_argnums=0)
     def train_step(state: State, batch: Batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, state.batch_stats, batch, key
+            state.params, state.batch_stats, batch, state.step
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -116,12 +121,6 @@ def make_train_step(
         return State(state.step + 1, params, batch_stats, opt_state), metrics
 
     return train_step
-
-
-def _heads(network: nnx.Module, images: Array, key: Array) -> list[tuple[float, Array]]:
-    if isinstance(network, ManyHeaded):
-        return network.heads(images, key)
-    return [(1.0, network(images, train=True))]
 
 
 def make_evaluate(graphdef: nnx.GraphDef) -> Callable[[State, Iterable[Batch]], Evaluation]:

@@ -112,6 +112,35 @@ BottleneckUnit = partial(ShuffleUnit, groups=1, mix=no_shuffle)
 """Figure 2 (a), the bottleneck with a depthwise convolution: the same unit with nothing to mix."""
 
 
+class NormalisedConv(Unit):
+    """A convolution, BN and an activation.
+
+    Args:
+      in_channels, out_channels, stride: Of the convolution.
+      kernel_size: Its height and width.
+      epsilon: Of the batch normalisation.
+      activation: What follows; ReLU by default.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        kernel_size: int = 1,
+        epsilon: float = 1e-5,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        rngs: nnx.Rngs,
+    ):
+        self.activation = activation
+        self.conv = Conv(in_channels, out_channels, kernel_size, stride=stride, rngs=rngs)
+        self.conv_norm = BatchNorm(out_channels, epsilon=epsilon, rngs=rngs)
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        return self.activation(self.conv_norm(self.conv(x), use_running_average=not train))
+
+
 class PlainUnit(Unit):
     """Two 3x3 convolutions, each with BN and ReLU: Table 4's VGG-like unit.
 
@@ -226,7 +255,7 @@ class SqueezeExcitation(Unit):
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.unit.forward(x, train=train)
-        weights = self.excite(jax.nn.relu(self.squeeze(jnp.mean(y, axis=(1, 2)).T)))
+        weights = self.excite(jax.nn.relu(self.squeeze(chwn.global_avg_pool(y).T)))
         return y * jax.nn.sigmoid(weights).T[:, None, None]
 
 

@@ -67,6 +67,19 @@ FAMILIES: dict[str, Family] = {
 }
 """The families of networks, as ``--config.network.name`` knows them."""
 
+_SINGLE = (
+    "mobilenet_v2",
+    "resnet50",
+    "resnext50_32x4d",
+    "vgg16",
+    "googlenet",
+    "alexnet",
+    "alexnet_one_tower",
+    "squeezenet",
+    "lenet5",
+)
+"""Families of which each is one network."""
+
 WIDTHS = (2.0, 1.5, 1.0, 0.5, 0.25)
 """The widths of the paper's networks."""
 
@@ -100,14 +113,6 @@ NETWORKS: dict[str, Callable[..., nnx.Module]] = {
         f"mobilenet_v1_{width}": partial(mobilenet_v1, width=float(width))
         for width in MOBILENET_WIDTHS
     },
-    "mobilenet_v2": mobilenet_v2,
-    "resnet50": resnet50,
-    "resnext50_32x4d": resnext50_32x4d,
-    "vgg16": vgg16,
-    "googlenet": googlenet,
-    "alexnet": alexnet,
-    "alexnet_one_tower": alexnet_one_tower,
-    "squeezenet": squeezenet,
-    "lenet5": lenet5,
+    **{name: FAMILIES[name].constructor for name in _SINGLE},
 }
 """Every single network: constructors that need only ``rngs``."""

@@ -40,6 +40,16 @@ def random_batch(size=16, seed=0):
     )
 
 
+def test_seeds_of_a_network_without_dropout_are_one_program():
+    optimizer = RECIPE.optimizer(steps=10)
+    graphdef, state = create_state(tiny(), optimizer)
+    first, second = (
+        make_train_step(graphdef, optimizer, 0.0, seed).lower(state, random_batch()).as_text()
+        for seed in (0, 1)
+    )
+    assert first == second
+
+
 def test_learning_rate_falls_linearly_to_zero():
     schedule = Recipe(learning_rate=0.5).schedule(steps=100)
     rates = np.array([schedule(step) for step in (0, 25, 50, 99, 100)])

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from experiments.bench import machine, measure, seeds, tables, workloads
 from experiments.bench.peers import PEERS, Peer, choose
 from experiments.bench.workloads import Plan
-from experiments.launch import MALLOC
 from shufflenet_jax.errors import InputError
 
 
@@ -59,7 +58,6 @@ def _only(plan: Plan, pattern: str) -> Plan:
 def _measure(plan: Plan, peers: list[Peer], skipped: dict[str, str]) -> tables.Results:
     # Several frameworks share one GPU: JAX must not take most of it at the start.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    os.environ.update(MALLOC | os.environ)  # for all peers alike
     load_before = os.getloadavg()[0]
     counts = sorted({each.threads for section in plan.sections for each in section.workloads})
     described = measure.in_fresh_process(counts[-1], machine.describe)

@@ -1,7 +1,7 @@
 """Times, compile times and peak memory of one workload, in a process that does nothing else."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import numpy as np
 from experiments.bench import inputs, peer_jax
 from experiments.bench.peers import Peer, Prepared
 from experiments.bench.workloads import Net, Workload
+from experiments.launch import MALLOC
 from shufflenet_jax.models.skeleton import Network
 
 
@@ -72,13 +73,39 @@ def in_fresh_process(threads: int, function: Callable, *arguments) -> Any:
     Raises:
       BrokenProcessPool: The process died, of lack of memory for example.
     """
+    with fresh_process(sorted(os.sched_getaffinity(0))[:threads]) as executor:
+        return executor.submit(function, *arguments).result()
+
+
+def fresh_process(processors: Sequence[int]) -> ProcessPoolExecutor:
+    """Returns a pool of one new process that has these processors, and memory as a run has it."""
+    os.environ.update(MALLOC | os.environ)
     # XLA sizes its pool by the processors that it sees first, so they are bound before anything
     # of ours is imported there.
-    processors = sorted(os.sched_getaffinity(0))[:threads]
-    with ProcessPoolExecutor(
-        1, get_context("spawn"), os.sched_setaffinity, (0, processors)
-    ) as executor:
-        return executor.submit(function, *arguments).result()
+    return ProcessPoolExecutor(1, get_context("spawn"), os.sched_setaffinity, (0, processors))
+
+
+def in_turns(
+    runs: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = 0.0, least: int = 1
+) -> dict[str, list[float]]:
+    """Runs each in turns, and returns the time in ms of each turn.
+
+    A turn is 0.2 s of runs and at least one, of which it is the median without the first if there
+    are others: the first finds the caches, and the processors, as the one before left them.
+
+    Args:
+      runs: What to run, by name.
+      rounds, seconds: Turns of each, and time of all together, at least.
+      least: Runs in a turn, at least.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    order, start = list(runs), perf_counter()
+    while len(times[order[0]]) < rounds or perf_counter() - start < seconds:
+        for name in order:
+            times[name].append(_turn(runs[name], least))
+        # Nobody always follows the same one, whose threads may still be spinning.
+        order = [*order[1:], order[0]]
+    return times
 
 
 def time_workload(
@@ -141,13 +168,9 @@ def _time(workload: Workload, peers: Sequence[Peer], rounds: int, seconds: float
             failures[peer.name] = failure
         else:
             ready[peer.name] = prepared
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    order, start, others_before = list(ready), perf_counter(), _busy_others()
-    while len(times[order[0]]) < rounds or perf_counter() - start < seconds:
-        for name in order:
-            times[name].append(_turn(ready[name].run))
-        # Nobody always follows the same peer, whose threads may still be spinning.
-        order = [*order[1:], order[0]]
+    start, others_before = perf_counter(), _busy_others()
+    runs = {name: prepared.run for name, prepared in ready.items()}
+    times = in_turns(runs, rounds, seconds)
     others = (_busy_others() - others_before) / (perf_counter() - start)
     return [
         Timing(workload, peer.name, failure=failures[peer.name])
@@ -177,13 +200,9 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {first}"
 
 
-def _turn(run: Callable[[], Any]) -> float:
-    """Runs for 0.2 s or once; the median time in ms, without the first if there are others.
-
-    The first finds the caches, and the processors, as the peer before left them.
-    """
+def _turn(run: Callable[[], Any], least: int) -> float:
     times, start = [], perf_counter()
-    while not times or perf_counter() - start < 0.2:
+    while len(times) < least or perf_counter() - start < 0.2:
         began = perf_counter()
         run()
         times.append(1000 * (perf_counter() - began))

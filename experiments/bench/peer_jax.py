@@ -49,15 +49,20 @@ def matmul(size: int) -> Callable[[], Array]:
     return lambda: multiply(x, x).block_until_ready()
 
 
-def _inference(workload: Workload, network: nnx.Module) -> Prepared:
+def inference(network: nnx.Module, images: Array) -> Callable[[], Array]:
+    """Returns what computes a network's logits of these images, to completion."""
     graphdef, params, batch_stats = split(network)
-    images = jnp.asarray(inputs.batch(workload)[0], precision())
 
     @jax.jit
     def forward(params, batch_stats, images):
         return nnx.merge(graphdef, params, batch_stats)(images, train=False)
 
-    return Prepared(lambda: forward(params, batch_stats, images).block_until_ready(), _as_float32)
+    return lambda: forward(params, batch_stats, images).block_until_ready()
+
+
+def _inference(workload: Workload, network: nnx.Module) -> Prepared:
+    images = jnp.asarray(inputs.batch(workload)[0], precision())
+    return Prepared(inference(network, images), _as_float32)
 
 
 def _training(workload: Workload, network: nnx.Module) -> Prepared:

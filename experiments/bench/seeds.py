@@ -3,10 +3,9 @@
 `run` trains them a process each. This is the measurement behind that choice.
 """
 
-import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
@@ -17,9 +16,8 @@ from jax import Array, lax
 
 from experiments import markdown
 from experiments.bench import inputs, machine
-from experiments.bench.measure import in_fresh_process
+from experiments.bench.measure import fresh_process, in_fresh_process
 from experiments.bench.workloads import Net, Workload
-from experiments.launch import MALLOC
 from shufflenet_jax.data import Batch
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_train_step
@@ -33,12 +31,11 @@ _WAYS = ("a process each", "in turn", "vmap", "lax.map")
 
 def table(threads: int) -> str:
     """Measures every way for cells as sweeps on a laptop have them; a Markdown table."""
-    os.environ.update(MALLOC | os.environ)
     made = markdown.table("training step", *(f"{way}, ms" for way in _WAYS))
     for net, batch in ((Net(3, 0.25, 24), 32), (Net(3, 0.5, 32), 128)):
         workload = Workload(net, "train", batch, threads)
         taken: dict[str, list[float]] = {way: [] for way in _WAYS}
-        for way in itertools.chain.from_iterable(itertools.repeat(_WAYS, ROUNDS)):
+        for way in _WAYS * ROUNDS:
             taken[way].append(_step_of_a_seed(workload, way))
         best = median(taken[_WAYS[0]])
         entries = [
@@ -59,17 +56,11 @@ def _step_of_a_seed(workload: Workload, way: str) -> float:
     if way != _WAYS[0]:
         return in_fresh_process(workload.threads, _time, workload, way, None)
     processors = sorted(os.sched_getaffinity(0))[: workload.threads]
-    context = get_context("spawn")
-    with context.Manager() as manager:
+    with get_context("spawn").Manager() as manager, ExitStack() as stack:
         together = manager.Barrier(len(processors))
-        pools = [
-            ProcessPoolExecutor(1, context, os.sched_setaffinity, (0, [processor]))
-            for processor in processors
-        ]
+        pools = [stack.enter_context(fresh_process([processor])) for processor in processors]
         waiting = [pool.submit(_time, workload, way, together) for pool in pools]
         times = [each.result() for each in waiting]
-        for pool in pools:
-            pool.shutdown()
     return sum(times) / len(times) / len(processors)
 
 

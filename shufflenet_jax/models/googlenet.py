@@ -7,6 +7,7 @@ the 1,500 million multiply-adds of Table 6. With 5x5 it costs 1,583 million; `la
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import BatchNorm, Conv, adaptive_avg_pool, dropout, flatten, linear
+from shufflenet_jax.layers import adaptive_avg_pool, dropout, flatten, linear
 from shufflenet_jax.models.classic import Classic, Logits, split_key
-from shufflenet_jax.units import Unit
+from shufflenet_jax.units import NormalisedConv, Unit
 
 # Output channels of every inception unit's convolutions, as the article's Table 1 lists them: 1x1;
 # 1x1 and the 3x3 after it; 1x1 and the large one after it; 1x1 after the pool.
@@ -39,28 +40,7 @@ AUXILIARY_WEIGHT = 0.3
 """What an auxiliary head weighs in the loss (section 5 of the article)."""
 
 
-class NormalisedConv(Unit):
-    """A convolution, BN and ReLU.
-
-    Args:
-      in_channels, out_channels, stride: Of the convolution.
-      kernel_size: Its height and width.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        *,
-        kernel_size: int = 1,
-        rngs: nnx.Rngs,
-    ):
-        self.conv = Conv(in_channels, out_channels, kernel_size, stride=stride, rngs=rngs)
-        self.conv_norm = BatchNorm(out_channels, epsilon=1e-3, rngs=rngs)
-
-    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        return jax.nn.relu(self.conv_norm(self.conv(x), use_running_average=not train))
+_conv = partial(NormalisedConv, epsilon=1e-3)
 
 
 class Inception(Unit):
@@ -82,12 +62,12 @@ class Inception(Unit):
         rngs: nnx.Rngs,
     ):
         one, to_three, three, to_large, large, pooled = channels
-        self.one = NormalisedConv(in_channels, one, rngs=rngs)
-        self.to_three = NormalisedConv(in_channels, to_three, rngs=rngs)
-        self.three = NormalisedConv(to_three, three, kernel_size=3, rngs=rngs)
-        self.to_large = NormalisedConv(in_channels, to_large, rngs=rngs)
-        self.large = NormalisedConv(to_large, large, kernel_size=large_kernel, rngs=rngs)
-        self.pooled = NormalisedConv(in_channels, pooled, rngs=rngs)
+        self.one = _conv(in_channels, one, rngs=rngs)
+        self.to_three = _conv(in_channels, to_three, rngs=rngs)
+        self.three = _conv(to_three, three, kernel_size=3, rngs=rngs)
+        self.to_large = _conv(in_channels, to_large, rngs=rngs)
+        self.large = _conv(to_large, large, kernel_size=large_kernel, rngs=rngs)
+        self.pooled = _conv(in_channels, pooled, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h w b"]:
         branches = (
@@ -109,7 +89,7 @@ class AuxiliaryHead(nnx.Module):
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, rngs: nnx.Rngs):
-        self.reduce = NormalisedConv(in_channels, 128, rngs=rngs)
+        self.reduce = _conv(in_channels, 128, rngs=rngs)
         self.hidden = linear(128 * 4 * 4, 1024, rngs=rngs)
         self.classifier = nnx.Linear(1024, num_classes, rngs=rngs)
 
@@ -138,9 +118,9 @@ class GoogLeNet(Classic):
         large_kernel: int = 3,
         rngs: nnx.Rngs,
     ):
-        self.conv1 = NormalisedConv(3, 64, 2, kernel_size=7, rngs=rngs)
-        self.conv2 = NormalisedConv(64, 64, rngs=rngs)
-        self.conv3 = NormalisedConv(64, 192, kernel_size=3, rngs=rngs)
+        self.conv1 = _conv(3, 64, 2, kernel_size=7, rngs=rngs)
+        self.conv2 = _conv(64, 64, rngs=rngs)
+        self.conv3 = _conv(64, 192, kernel_size=3, rngs=rngs)
         widths, stages, in_channels = [64, 192], [], 192
         for rows in STAGES:
             stage = []

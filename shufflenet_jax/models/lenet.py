@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.layers import Conv, flatten, per_channel
+from shufflenet_jax.layers import Conv, flatten
 
 C3_TABLE = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
@@ -66,7 +66,7 @@ class Subsampling(nnx.Module):
 
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c h2 w2 b"]:
         pooled = chwn.avg_pool(x, size=2, padding=(0, 0))
-        return pooled * per_channel(self.coefficient[...]) + per_channel(self.bias[...])
+        return pooled * chwn.per_channel(self.coefficient[...]) + chwn.per_channel(self.bias[...])
 
 
 class LeNet5(nnx.Module):

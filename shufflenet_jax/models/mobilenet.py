@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.layers import BatchNorm, Conv
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, Network, Stem
-from shufflenet_jax.units import Unit
+from shufflenet_jax.units import NormalisedConv, Unit
 
 
 class SeparableUnit(Unit):
@@ -82,22 +82,6 @@ class InvertedUnit(Unit):
         return x + y if self.adds else y
 
 
-class PointwiseUnit(Unit):
-    """A 1x1 convolution, BN and ReLU6: the last layer of MobileNet V2 before the pool.
-
-    Args:
-      in_channels, out_channels: Any.
-      stride: 1.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
-        self.pointwise = Conv(in_channels, out_channels, stride=stride, rngs=rngs)
-        self.pointwise_norm = BatchNorm(out_channels, rngs=rngs)
-
-    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        return jax.nn.relu6(self.pointwise_norm(self.pointwise(x), use_running_average=not train))
-
-
 def mobilenet_v1(
     *,
     width: float = 1.0,
@@ -142,7 +126,7 @@ def mobilenet_v2(*, num_classes: int = 1000, stem: Stem = IMAGENET_STEM, rngs: n
     return Network(
         InvertedUnit,
         first_unit=partial(InvertedUnit, expansion=1),
-        last_unit=PointwiseUnit,
+        last_unit=partial(NormalisedConv, activation=jax.nn.relu6),
         channels=(16, 24, 32, 64, 96, 160, 320, 1280),
         repeats=(1, 2, 3, 4, 3, 3, 1, 1),
         strides=_strides((1, 2, 2, 2, 1, 2, 1, 1), stem),
