@@ -153,7 +153,9 @@ def avg_pool(
 
 def add_relu(x: Float[Array, "c h w b"], y: Float[Array, "c h w b"]) -> Float[Array, "c h w b"]:
     """relu(x + y), where a shortcut joins a branch."""
-    return jax.nn.relu(x + y) if active_form() == "direct" else _alone(_add_relu)(x, y)
+    if active_form() == "direct":
+        return _add_relu(x, y)
+    return _alone(_add_relu_of_rows, _add_relu)(x, y)
 
 
 def global_avg_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c b"]:
@@ -275,12 +277,19 @@ def _matmul_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
     return y.reshape(out_channels, *columns.shape[1:])
 
 
-def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
+def _alone(
+    function: Callable[..., Array], differentiated: Callable[..., Array] | None = None
+) -> Callable[..., Array]:
     """Makes XLA compile a function apart from what stands around it, unless it is differentiated.
 
     XLA on a CPU would fuse it with the reshape to a matrix that the next matrix product asks for,
     and then find each value's row and column by division, several times slower than without. While
     training, what it can share with the gradient is worth more.
+
+    Args:
+      function: Of arrays. It may not call `jax.nn.relu`, `jnp.where` or other functions that JAX
+        jits: they would be compiled apart in turn.
+      differentiated: What is computed instead while training, another form of the same function.
     """
     compiled = jax.jit(function)
 
@@ -290,7 +299,7 @@ def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
             return compiled(*arguments)
 
     def forward(*arguments: Array):
-        return jax.vjp(function, *arguments)
+        return jax.vjp(differentiated or function, *arguments)
 
     def backward(pullback: Callable[[Array], tuple[Array, ...]], dy: Array):
         return pullback(dy)
@@ -300,23 +309,24 @@ def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _add_relu(x: Array, y: Array) -> Array:
-    # Over rows as long as can be: a loop over one image's width and batch of 1 is not vectorised.
+    return jax.nn.relu(x + y)
+
+
+def _add_relu_of_rows(x: Array, y: Array) -> Array:
+    # Rows as long as can be: a loop over one image's width and batch of 1 is not vectorised.
     rows = len(x), -1
-    total = x.reshape(rows) + y.reshape(rows)
-    # As relu, without a gradient at zero and with NaN kept, but without a function of its own,
-    # which would be compiled apart in turn.
-    return jnp.where(total <= 0, 0, total).reshape(x.shape)
+    return jnp.maximum(x.reshape(rows) + y.reshape(rows), 0).reshape(x.shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv_of_few_channels(x: Array, kernel: Array, window: Window) -> Array:
-    """A convolution of an image: a sum over taps and channels; by matrix products in training.
+    """A convolution of an image: a sum over taps and channels; in training a matrix product.
 
     The gradient of the kernel is a matrix product with all shifts of the image anyway.
     """
+    product = partial(_matmul_of_shifts, window=window)
     if kernel.size // kernel.shape[-1] > 27:
-        return _matmul_of_shifts(x, kernel, window)
-    return _alone(partial(_sum_of_shifts, window=window))(x, kernel)
+        return product(x, kernel)
+    return _alone(partial(_sum_of_shifts, window=window), product)(x, kernel)
 
 
 def _sum_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
@@ -327,18 +337,6 @@ def _sum_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
         for shift, tap in zip(_shifts(x, window), taps, strict=True)
         for channel, weights in zip(jnp.split(shift, len(x)), tap, strict=True)
     )
-
-
-def _conv_of_few_channels_forward(x: Array, kernel: Array, window: Window):
-    return _matmul_of_shifts(x, kernel, window), (x, kernel)
-
-
-def _conv_of_few_channels_backward(window: Window, saved: tuple[Array, Array], dy: Array):
-    _, pullback = jax.vjp(partial(_matmul_of_shifts, window=window), *saved)
-    return pullback(dy)
-
-
-_conv_of_few_channels.defvjp(_conv_of_few_channels_forward, _conv_of_few_channels_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
