@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from experiments.board import Board
-    from experiments.launch import default_jobs, launch
+    from experiments.launchers.local import Local, default_jobs
     from experiments.plan import plan
     from experiments.report import as_markdown
 
@@ -89,7 +89,7 @@ def _train(options: argparse.Namespace) -> int:
     print(f"{sweep.experiment.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     if todo:
         with Board(runs) as board:
-            launch(sweep, todo, options.jobs or default_jobs(), board.update)
+            Local(options.jobs or default_jobs()).launch(sweep, todo, board.update)
     print(f"\n{as_markdown(sweep)}")
     return 0 if all(run.status == "done" for run in runs) else 1
 
