@@ -21,6 +21,8 @@ class Recipe:
       weight_decay: L2 penalty on the kernels of convolutions and linear layers; BN and biases are
         left out, as in the authors' later code.
       label_smoothing: Share of the target spread over all classes.
+      clip_norm: Gradients whose norm, of all together, is greater are scaled down to it (arXiv
+        1211.5063); 0 for none. Deep networks without batch normalisation need it.
       preprocessing: Image size, augmentation and the evaluation crop.
     """
 
@@ -30,6 +32,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 4e-5
     label_smoothing: float = 0.0
+    clip_norm: float = 0.0
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class Recipe:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        if self.clip_norm < 0:
+            raise InputError(f"clip_norm must not be negative, as {self.clip_norm} is")
 
     def steps(self, num_examples: int) -> int:
         """Training steps on a data set of that many images."""
@@ -45,7 +50,9 @@ class Recipe:
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """SGD with Nesterov momentum, weight decay, and a rate that is linear in the step."""
+        clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
         return optax.chain(
+            clip,
             optax.add_decayed_weights(self.weight_decay, mask=kernels),
             optax.sgd(self.schedule(steps), self.momentum, nesterov=True),
         )

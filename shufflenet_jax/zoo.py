@@ -48,6 +48,7 @@ _SHUFFLENET = {
     **_STEM,
 }
 _STRUCTURE = {"mflops": 140, "repeats": REPEATS, **_STEM}
+_UPSCALE = {"upscale_to": 0}
 
 FAMILIES: dict[str, Family] = {
     "shufflenet": Family(shufflenet, _SHUFFLENET),
@@ -60,9 +61,9 @@ FAMILIES: dict[str, Family] = {
     "resnext50_32x4d": Family(resnext50_32x4d, _STEM),
     "vgg16": Family(vgg16),
     "googlenet": Family(googlenet, {"auxiliary": True, "large_kernel": 3}),
-    "alexnet": Family(alexnet),
-    "alexnet_one_tower": Family(alexnet_one_tower),
-    "squeezenet": Family(squeezenet),
+    "alexnet": Family(alexnet, _UPSCALE),
+    "alexnet_one_tower": Family(alexnet_one_tower, _UPSCALE),
+    "squeezenet": Family(squeezenet, _UPSCALE),
     "lenet5": Family(lenet5),
 }
 """The families of networks, as ``--config.network.name`` knows them."""

@@ -28,6 +28,7 @@ class AlexNet(Classic):
       groups: Groups of the second, fourth and fifth.
       normalise: Whether local response normalisation follows the first two.
       num_classes: Outputs of the classifier.
+      upscale_to: Smaller images are scaled up to that height and width first.
       rngs: Source of the initial weights.
     """
 
@@ -40,8 +41,10 @@ class AlexNet(Classic):
         groups: int,
         normalise: bool,
         num_classes: int = 1000,
+        upscale_to: int = 0,
         rngs: nnx.Rngs,
     ):
+        self.upscale_to = upscale_to
         first, second, third, fourth, fifth = self.widths = tuple(channels)
         self.normalise = normalise
         self.conv1 = Conv(3, first, 11, stride=4, padding=2, bias=True, rngs=rngs)

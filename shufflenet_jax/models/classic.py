@@ -17,10 +17,12 @@ class Classic(nnx.Module):
     Attributes:
       widths: Output channels of its blocks, as built.
       least_size: Height and width below which nothing is left of an image.
+      upscale_to: Smaller images are scaled up to that height and width first; 0 for never.
     """
 
     widths: tuple[int, ...]
     least_size: int
+    upscale_to: int = 0
 
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool = False, key: Array | None = None
@@ -48,7 +50,10 @@ class Classic(nnx.Module):
 
     def _checked(self, images: Float[Array, "b h w 3"]) -> Float[Array, "3 h w b"]:
         """The images in the layout used inside."""
-        _, height, width, _ = images.shape
+        batch, height, width, channels = images.shape
+        if min(height, width) < self.upscale_to:
+            height, width = max(height, self.upscale_to), max(width, self.upscale_to)
+            images = jax.image.resize(images, (batch, height, width, channels), "bilinear")
         least = self.least_size
         if min(height, width) < least:
             name = type(self).__name__
@@ -74,7 +79,9 @@ class LargeHead(nnx.Module):
         self.size = size
         self.first = linear(channels * size**2, hidden, rngs=rngs)
         self.second = linear(hidden, hidden, rngs=rngs)
-        self.classifier = nnx.Linear(hidden, num_classes, rngs=rngs)
+        # The articles on AlexNet (section 5) and VGG (section 3.1) draw weights so small.
+        small = nnx.initializers.normal(0.01)
+        self.classifier = nnx.Linear(hidden, num_classes, kernel_init=small, rngs=rngs)
 
     def __call__(self, x: Float[Array, "c h w b"], key: Array | None) -> Logits:
         first, second = split_key(key, 2)

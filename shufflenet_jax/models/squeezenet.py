@@ -45,12 +45,14 @@ class SqueezeNet(Classic):
 
     Args:
       num_classes: Outputs of the classifier.
+      upscale_to: Smaller images are scaled up to that height and width first.
       rngs: Source of the initial weights.
     """
 
     least_size = 21
 
-    def __init__(self, *, num_classes: int = 1000, rngs: nnx.Rngs):
+    def __init__(self, *, num_classes: int = 1000, upscale_to: int = 0, rngs: nnx.Rngs):
+        self.upscale_to = upscale_to
         in_channels = 96
         self.widths = (in_channels, *(units[-1][-1] for units in STAGES))
         self.conv1 = Conv(3, in_channels, 7, stride=2, padding=0, bias=True, rngs=rngs)
