@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,6 +17,9 @@ from shufflenet_jax.files import write_atomically
 from shufflenet_jax.train import State
 
 _log = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+"""The metrics of one step."""
 
 
 class Checkpoints:
@@ -40,12 +44,20 @@ class Checkpoints:
             self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
         )
 
-    def save(self, state: State) -> None:
-        """Starts saving; returns once the state may change again."""
+    def save(self, state: State, window: Sequence[Metrics] = ()) -> None:
+        """Starts saving; returns once the state may change again.
+
+        Args:
+          state: Of the step that the checkpoint is named by.
+          window: Metrics of the last steps, which no row has averaged yet.
+        """
         self.wait()
         # Orbax may still read these arrays while the next step overwrites the donated originals.
         copy = jax.tree.map(np.array, _as_dict(state))
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(copy), force=True)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(copy), window=ocp.args.JsonSave(list(window))
+        )
+        self._manager.save(int(state.step), args=items, force=True)
 
     def wait(self) -> None:
         """Returns once the last save is on disk and sealed."""
@@ -59,8 +71,10 @@ class Checkpoints:
             if not seal.exists():
                 write_atomically(seal, json.dumps(_digests(self._path(step)), indent=1))
 
-    def restore(self, like: State) -> State | None:
-        """Returns the newest intact state, or None; what is damaged is reported and removed.
+    def restore(self, like: State) -> tuple[State, list[Metrics]] | None:
+        """Returns the newest intact state and its window, or None.
+
+        What is damaged is reported and removed.
 
         Args:
           like: A state of the same shapes, such as the one before the first step.
@@ -69,8 +83,11 @@ class Checkpoints:
             damage = self._damage(step)
             if damage is None:
                 template = jax.tree.map(np.asarray, _as_dict(like))
-                restored = self._manager.restore(step, args=ocp.args.StandardRestore(template))
-                return State(**jax.tree.map(jax.numpy.asarray, restored))
+                items = ocp.args.Composite(
+                    state=ocp.args.StandardRestore(template), window=ocp.args.JsonRestore()
+                )
+                restored = self._manager.restore(step, args=items)
+                return State(**jax.tree.map(jax.numpy.asarray, restored.state)), restored.window
             _log.warning("checkpoint of step %d %s; going back to the one before", step, damage)
             shutil.rmtree(self._path(step))
             self._manager.reload()

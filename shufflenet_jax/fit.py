@@ -4,22 +4,22 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import jax
-import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from shufflenet_jax.checkpoint import Checkpoints
-from shufflenet_jax.data import Dataset, eval_batches, train_batches
+from shufflenet_jax.checkpoint import Checkpoints, Metrics
+from shufflenet_jax.data import Batch, Dataset, eval_batches, train_batches
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.metrics import MetricsLog
+from shufflenet_jax.metrics import MetricsLog, read_metrics
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import Evaluation, State, create_state, make_evaluate, make_train_step
+from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
 
 
 class Diverged(Exception):
@@ -27,6 +27,14 @@ class Diverged(Exception):
 
     def __init__(self, step: int):
         super().__init__(f"the loss was not finite at step {step}")
+        self.step = step
+
+
+class Preempted(Exception):
+    """The run was asked to end early; it is saved at a step and goes on from there."""
+
+    def __init__(self, step: int):
+        super().__init__(f"preempted at step {step}")
         self.step = step
 
 
@@ -77,11 +85,12 @@ def fit(
     intervals: Intervals = Intervals(),
     num_workers: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Trains a network and returns its evaluation on every test image.
 
-    A run that was killed continues from its last checkpoint when it is called again with the same
-    arguments, and ends with the same bits as one that was not.
+    A run that was killed or interrupted continues from its last checkpoint when it is called again
+    with the same arguments, and ends with the same bits as one that was not.
 
     Args:
       network: Freshly initialised.
@@ -92,9 +101,12 @@ def fit(
       intervals: How often to log, evaluate and save.
       num_workers: Processes that prepare images; 0 prepares them in this one.
       on_progress: Called at every row of training metrics.
+      interrupted: Whether to end now; asked before the first step, and after every step and
+        every batch of an evaluation.
 
     Raises:
       Diverged: The loss was no longer finite; the step is named.
+      Preempted: It was interrupted, and has saved a checkpoint at the step it had reached.
     """
     epoch = max(1, len(dataset.train) // recipe.batch_size)
     total = recipe.steps(len(dataset.train))
@@ -103,20 +115,42 @@ def fit(
     train_step = make_train_step(graphdef, optimizer, recipe.label_smoothing, seed)
     evaluate = make_evaluate(graphdef)
 
-    def test(state: State) -> Evaluation:
-        batches = eval_batches(
-            dataset.test,
-            recipe.preprocessing,
-            batch_size=recipe.batch_size,
-            num_workers=num_workers,
-        )
-        return evaluate(state, batches)
+    def tests_at(step: int) -> bool:
+        return step == total or (step > 0 and step % (intervals.evaluate * epoch) == 0)
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(directory / "checkpoints")))
-        state = checkpoints.restore(state) or state
+        state, window = checkpoints.restore(state) or (state, [])
         start = int(state.step)
         metrics = stack.enter_context(closing(MetricsLog(directory, start)))
+
+        def go_on_or_save() -> None:
+            """Raises Preempted when interrupted, once the present step is saved."""
+            if interrupted():
+                step = int(state.step)
+                if step > start:
+                    checkpoints.save(state, _finite(window, step))
+                raise Preempted(step)
+
+        def test() -> Evaluation:
+            batches = eval_batches(
+                dataset.test,
+                recipe.preprocessing,
+                batch_size=recipe.batch_size,
+                num_workers=num_workers,
+            )
+            with closing(batches):
+                return evaluate(state, _each(batches, then=go_on_or_save))
+
+        def test_and_log(step: int) -> Evaluation:
+            evaluation = test()
+            metrics.write(step, "test", **dataclasses.asdict(evaluation))
+            return evaluation
+
+        go_on_or_save()
+        evaluation = None
+        if tests_at(start) and not _is_tested(directory, start):  # interrupted in the middle of it
+            evaluation = test_and_log(start)
         batches = train_batches(
             dataset.train,
             recipe.preprocessing,
@@ -126,33 +160,55 @@ def fit(
             start_step=start,
             num_workers=num_workers,
         )
-        evaluation = None
-        window, since = [], time.monotonic()
+        stack.enter_context(closing(batches))
+        since, steps_since = time.monotonic(), 0
         for step, batch in enumerate(batches, start + 1):
             state, step_metrics = train_step(state, batch)
             window.append(step_metrics)
-            last = step == total
-            saves = last or step % (intervals.checkpoint * epoch) == 0
-            # A row never spans a checkpoint, so that a resumed run writes the same rows.
+            steps_since += 1
+            saves = step == total or step % (intervals.checkpoint * epoch) == 0
+            # A row never spans a checkpoint, so that a killed run writes the same rows again.
             if saves or step % intervals.log == 0:
-                row = _means(window, step)
+                row = _means(_finite(window, step))
                 metrics.write(step, "train", **row, learning_rate=float(schedule(step - 1)))
                 now = time.monotonic()
-                on_progress(Progress(step, total, row["loss"], len(window) / (now - since)))
-                window, since = [], now
-            if last or step % (intervals.evaluate * epoch) == 0:
-                evaluation = test(state)
-                metrics.write(step, "test", **dataclasses.asdict(evaluation))
-                since = time.monotonic()
+                on_progress(Progress(step, total, row["loss"], steps_since / (now - since)))
+                window, since, steps_since = [], now, 0
+            go_on_or_save()
+            if tests_at(step):
+                evaluation = test_and_log(step)
+                since, steps_since = time.monotonic(), 0
             if saves:
                 checkpoints.save(state)
-    return evaluation or test(state)
+        return evaluation or test()
 
 
-def _means(window: list[dict[str, Array]], last_step: int) -> dict[str, float]:
-    """The mean of each metric over consecutive steps, the last of which is last_step."""
-    rows = jax.device_get(window)
+def _each(batches: Iterable[Batch], then: Callable[[], None]) -> Iterator[Batch]:
+    """The batches, with a call after the use of each."""
+    for batch in batches:
+        yield batch
+        then()
+
+
+def _is_tested(directory: Path, step: int) -> bool:
+    return any(row["step"] == step and row["split"] == "test" for row in read_metrics(directory))
+
+
+def _finite(window: Sequence[Mapping[str, Array | float]], last_step: int) -> list[Metrics]:
+    """The metrics of consecutive steps as numbers.
+
+    Raises:
+      Diverged: A loss is not finite.
+    """
+    rows = [
+        {name: float(value) for name, value in metrics.items()}
+        for metrics in jax.device_get(window)
+    ]
     for step, row in enumerate(rows, last_step - len(rows) + 1):
         if not math.isfinite(row["loss"]):
             raise Diverged(step)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return rows
+
+
+def _means(rows: Sequence[Metrics]) -> Metrics:
+    return {name: fmean(row[name] for row in rows) for name in rows[0]}

@@ -34,11 +34,24 @@ def save(directory, *steps):
     checkpoints.close()
 
 
+def restore(directory):
+    restored, _ = Checkpoints(directory).restore(like=state(0))
+    return restored
+
+
 def test_the_newest_is_restored_and_old_ones_go(tmp_path):
     save(tmp_path, 1, 2, 3)
-    assert_same(Checkpoints(tmp_path).restore(like=state(0)), state(3))
+    assert_same(restore(tmp_path), state(3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3", "sha256"]
     assert sorted(path.name for path in (tmp_path / "sha256").iterdir()) == ["2.json", "3.json"]
+
+
+def test_metrics_that_no_row_has_averaged_are_kept_exactly(tmp_path):
+    window = [{"loss": float(np.float32(1) / 3)}, {"loss": 1e-30}]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), window)
+    checkpoints.close()
+    assert Checkpoints(tmp_path).restore(like=state(0))[1] == window
 
 
 def test_nothing_to_restore(tmp_path):
@@ -52,7 +65,7 @@ def test_a_saved_state_may_be_overwritten_at_once(tmp_path):
     donated = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(first)
     jax.block_until_ready(donated)
     checkpoints.close()
-    assert_same(Checkpoints(tmp_path).restore(like=state(0)), state(1))
+    assert_same(restore(tmp_path), state(1))
 
 
 def flip_a_bit(path):
@@ -74,17 +87,17 @@ def test_damage_to_any_file_falls_back_to_the_one_before(tmp_path, damage, caplo
         copy = shutil.copytree(tmp_path / "intact", tmp_path / f"copy{index}")
         damage(copy / file.relative_to(tmp_path / "intact"))
         with caplog.at_level(logging.WARNING):
-            assert_same(Checkpoints(copy).restore(like=state(0)), state(1))
+            assert_same(restore(copy), state(1))
         assert "checkpoint of step 2" in caplog.text
         # What was damaged is gone, and its step can be saved again.
         save(copy, 2)
-        assert_same(Checkpoints(copy).restore(like=state(0)), state(2))
+        assert_same(restore(copy), state(2))
 
 
 def test_an_unfinished_checkpoint_is_not_trusted(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "sha256" / "2.json").unlink()
-    assert_same(Checkpoints(tmp_path).restore(like=state(0)), state(1))
+    assert_same(restore(tmp_path), state(1))
 
 
 def test_every_field_is_saved():

@@ -215,7 +215,7 @@ def restored(directory, step):
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(directory / "checkpoints" / str(step) / "default")
+        tree = checkpointer.restore(directory / "checkpoints" / str(step) / "state")
     return [(np.asarray(leaf).dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from shufflenet_jax import InputError, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
-from shufflenet_jax.fit import Diverged, Intervals, fit
+from shufflenet_jax.fit import Diverged, Intervals, Preempted, fit
 from shufflenet_jax.metrics import MetricsLog, read_metrics
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_evaluate, make_train_step, normalise
@@ -215,6 +215,28 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path):
     rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
     assert rows[0] == rows[1]
     assert len(rows[0].splitlines()) > 10
+
+
+@pytest.mark.slow
+def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path):
+    """Interrupted at every kind of moment: of 21 steps an epoch, rows are due at 5, 10, ..."""
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    whole = train(tmp_path / "whole", recipe)
+    # The question is asked before the first step, after each of 42, and after each batch of the
+    # evaluations that follow steps 21 and 42.
+    step, polls, reached = 0, [1, 2, 7, 9, 4, 3, 5, 13, 1, 2, 1], []
+    for count in polls:
+        asked = iter([False] * (count - 1) + [True])
+        with pytest.raises(Preempted) as caught:
+            train(tmp_path / "parts", recipe, interrupted=lambda asked=asked: next(asked))
+        assert caught.value.step >= step
+        step = caught.value.step
+        reached.append(step)
+    assert len(set(reached)) > 6
+    assert 21 in reached
+    assert train(tmp_path / "parts", recipe) == whole
+    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.slow
