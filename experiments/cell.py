@@ -76,6 +76,7 @@ def _fit(sweep: Sweep, run: Run) -> dict[str, Any]:
         directory=run.directory,
         intervals=configs.intervals_of(config),
         num_workers=config.data.workers,
+        broken=configs.broken_of(config),
         on_progress=report,
     )
     size = recipe.preprocessing.image_size
