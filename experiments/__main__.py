@@ -99,7 +99,12 @@ def _cell(options: argparse.Namespace) -> int:
     from experiments.lock import Held
 
     sweep = workdir.open_sweep(options.workdir)
-    sweep.config.data.update(dir=options.data_dir, workers=options.workers)
+    sweep.config.data.update(
+        dir=options.data_dir,
+        workers=options.workers,
+        broken=options.broken,
+        broken_budget=options.broken_budget,
+    )
     try:
         status = cell.train(sweep, sweep.run(sweep.cell(options.name), options.seed))
     except Held:
@@ -227,6 +232,8 @@ def _parser() -> argparse.ArgumentParser:
     add_workdir(cell, True, "directory of the sweep")
     cell.add_argument("--data-dir", default="", metavar="DIR")
     cell.add_argument("--workers", type=int, default=0, metavar="N")
+    cell.add_argument("--broken", choices=("error", "skip"), default="error")
+    cell.add_argument("--broken-budget", type=float, default=0.01, metavar="SHARE")
     return parser
 
 

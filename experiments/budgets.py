@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.config import arguments_of
 from experiments.experiment import did_you_mean
-from shufflenet_jax.data import Preprocessing
+from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Stem
@@ -84,8 +84,9 @@ def budget(name: str) -> ConfigDict:
     """Returns the configuration of a budget.
 
     Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
-    ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images),
-    ``recipe`` and ``intervals`` (the fields of `Recipe` and `Intervals`).
+    ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images;
+    broken and broken_budget, the fields of `Broken`), ``recipe`` and ``intervals`` (the fields of
+    `Recipe` and `Intervals`).
 
     Raises:
       InputError: There is none of that name.
@@ -100,7 +101,13 @@ def budget(name: str) -> ConfigDict:
                 **arguments_of("shufflenet"),
                 "stem": dataclasses.asdict(chosen.stem),
             },
-            "data": {"name": chosen.data, "dir": "", "workers": 0},
+            "data": {
+                "name": chosen.data,
+                "dir": "",
+                "workers": 0,
+                "broken": NEVER_SKIPPED.policy,
+                "broken_budget": NEVER_SKIPPED.budget,
+            },
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
         }

@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
+from experiments import compile_cache, provenance
 from experiments import config as configs
-from experiments import provenance
 from experiments.lock import hold
 from experiments.workdir import Run, Sweep
 from shufflenet_jax import data
@@ -41,6 +41,7 @@ def train(sweep: Sweep, run: Run) -> str:
         _write(run.directory / "config.json", configs.identity(_config(sweep, run)))
         _record_attempt(run)
         started = time.monotonic()
+        compile_cache.enable()
         try:
             outcome = _fit(sweep, run)
         except Diverged as diverged:
@@ -76,6 +77,7 @@ def _fit(sweep: Sweep, run: Run) -> dict[str, Any]:
         directory=run.directory,
         intervals=configs.intervals_of(config),
         num_workers=config.data.workers,
+        broken=configs.broken_of(config),
         on_progress=report,
     )
     size = recipe.preprocessing.image_size

@@ -11,15 +11,16 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments.experiment import Cell, did_you_mean
-from shufflenet_jax.data import Preprocessing
+from shufflenet_jax.data import Broken, Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.zoo import FAMILIES
 
-# Where data lie and who prepares them changes no result.
-_MACHINE_KEYS = ("data.dir", "data.workers")
+# Where data lie and who prepares them changes no result; nor does what is done about broken images
+# change one that there is without it (`Broken`).
+_MACHINE_KEYS = ("data.dir", "data.workers", "data.broken", "data.broken_budget")
 
 
 def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str] = ()) -> None:
@@ -148,6 +149,11 @@ def recipe_of(config: ConfigDict) -> Recipe:
 def intervals_of(config: ConfigDict) -> Intervals:
     """Builds the intervals."""
     return Intervals(**config.intervals.to_dict())
+
+
+def broken_of(config: ConfigDict) -> Broken:
+    """Builds what is done about broken images."""
+    return Broken(config.data.broken, config.data.broken_budget)
 
 
 def data_dir_of(config: ConfigDict) -> Path | None:

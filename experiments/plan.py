@@ -38,6 +38,7 @@ def plan(
     swept = {key for cell in chosen.cells for key in cell.overrides}
     configs.override(config, assignments, swept)
     configs.intervals_of(config)
+    configs.broken_of(config)
     recipe, data_dir = configs.recipe_of(config), configs.data_dir_of(config)
     data.check(config.data.name, data_dir)
     # The networks of the experiments' own files are valid: only changed ones take the time.

@@ -15,7 +15,14 @@ from flax import nnx
 from jaxtyping import Array
 
 from shufflenet_jax.checkpoint import Checkpoints, Metrics
-from shufflenet_jax.data import Batch, Dataset, eval_batches, train_batches
+from shufflenet_jax.data import (
+    NEVER_SKIPPED,
+    Batch,
+    Broken,
+    Dataset,
+    eval_batches,
+    train_batches,
+)
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.metrics import MetricsLog, read_metrics
 from shufflenet_jax.recipe import Recipe
@@ -84,6 +91,7 @@ def fit(
     directory: Path,
     intervals: Intervals = Intervals(),
     num_workers: int = 0,
+    broken: Broken = NEVER_SKIPPED,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
@@ -97,9 +105,11 @@ def fit(
       dataset: Train and test images.
       recipe: How to train.
       seed: Of the order of the images, of their augmentation and of dropout.
-      directory: Receives metrics.jsonl, events/ and checkpoints/.
+      directory: Receives metrics.jsonl, events/ and checkpoints/. Where broken images are
+        skipped, the rows of metrics say how many, as often as they were met ("skipped").
       intervals: How often to log, evaluate and save.
       num_workers: Processes that prepare images; 0 prepares them in this one.
+      broken: What is done about images that cannot be read.
       on_progress: Called at every row of training metrics.
       interrupted: Whether to end now; asked before the first step, and after every step and
         every batch of an evaluation.
@@ -107,13 +117,24 @@ def fit(
     Raises:
       Diverged: The loss was no longer finite; the step is named.
       Preempted: It was interrupted, and has saved a checkpoint at the step it had reached.
+      InputError: An image is broken, or more are than may be skipped.
     """
     epoch = max(1, len(dataset.train) // recipe.batch_size)
     total = recipe.steps(len(dataset.train))
     optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
     graphdef, state = create_state(network, optimizer)
-    train_step = make_train_step(graphdef, optimizer, recipe.label_smoothing, seed)
+    # Whole batches never meet the masked program: where no image is broken, that some may be
+    # changes no bit.
+    train_step, masked_step = (
+        make_train_step(graphdef, optimizer, recipe.label_smoothing, seed, masked=masked)
+        for masked in (False, True)
+    )
     evaluate = make_evaluate(graphdef)
+    directory.mkdir(parents=True, exist_ok=True)
+    skipped = {
+        split: broken.skipped(split, len(examples), directory)
+        for split, examples in (("train", dataset.train), ("test", dataset.test))
+    }
 
     def tests_at(step: int) -> bool:
         return step == total or (step > 0 and step % (intervals.evaluate * epoch) == 0)
@@ -138,13 +159,17 @@ def fit(
                 recipe.preprocessing,
                 batch_size=recipe.batch_size,
                 num_workers=num_workers,
+                skipped=skipped["test"],
             )
             with closing(batches):
                 return evaluate(state, _each(batches, then=go_on_or_save))
 
         def test_and_log(step: int) -> Evaluation:
             evaluation = test()
-            metrics.write(step, "test", **dataclasses.asdict(evaluation))
+            row = dataclasses.asdict(evaluation)
+            if broken.policy == "skip":
+                row["skipped"] = len(dataset.test) - evaluation.examples
+            metrics.write(step, "test", **row)
             return evaluation
 
         go_on_or_save()
@@ -159,17 +184,21 @@ def fit(
             steps=total,
             start_step=start,
             num_workers=num_workers,
+            skipped=skipped["train"],
         )
         stack.enter_context(closing(batches))
         since, steps_since = time.monotonic(), 0
         for step, batch in enumerate(batches, start + 1):
-            state, step_metrics = train_step(state, batch)
+            advance = train_step if batch.mask.all() else masked_step
+            state, step_metrics = advance(state, batch)
             window.append(step_metrics)
             steps_since += 1
             saves = step == total or step % (intervals.checkpoint * epoch) == 0
             # A row never spans a checkpoint, so that a killed run writes the same rows again.
             if saves or step % intervals.log == 0:
-                row = _means(_finite(window, step))
+                row = _summary(_finite(window, step))
+                if broken.policy == "error":
+                    del row["skipped"]
                 metrics.write(step, "train", **row, learning_rate=float(schedule(step - 1)))
                 now = time.monotonic()
                 on_progress(Progress(step, total, row["loss"], steps_since / (now - since)))
@@ -210,5 +239,8 @@ def _finite(window: Sequence[Mapping[str, Array | float]], last_step: int) -> li
     return rows
 
 
-def _means(rows: Sequence[Metrics]) -> Metrics:
-    return {name: fmean(row[name] for row in rows) for name in rows[0]}
+def _summary(rows: Sequence[Metrics]) -> Metrics:
+    """The mean of each metric over steps, and how many images were skipped in all."""
+    skipped = sum(row.get("skipped", 0) for row in rows)
+    means = {name: fmean(row[name] for row in rows) for name in rows[0] if name != "skipped"}
+    return means | {"skipped": int(skipped)}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from shufflenet_jax.data import Batch
 
@@ -45,7 +45,7 @@ class ManyHeaded(Protocol):
         """Returns logits with their weights in the loss, those of the network's call first."""
 
 
-TrainStep = Callable[[State, Batch], tuple[State, dict[str, Float[Array, ""]]]]
+TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,25 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     label_smoothing: float,
     seed: int = 0,
+    *,
+    masked: bool = False,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
 
     Metrics are the mean loss, of all heads where there are several, and the top-1 error in percent
     over the batch, before the update. What dropout drops depends on the seed and the step alone.
+
+    Args:
+      masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
+        normalisation sees them all the same. Without it every image counts, in a program of its
+        own: on a whole batch the two differ in the last bits.
     """
+
+    def mean(values: Shaped[Array, " b"], batch: Batch) -> Float[Array, ""]:
+        if not masked:
+            return values.mean()
+        total = jnp.where(batch.mask, values.astype(jnp.float32), 0).sum()
+        return total / jnp.maximum(batch.mask.sum(dtype=jnp.float32), 1)
 
     def heads_of(network: nnx.Module, images: Array, step: Array) -> list[tuple[float, Array]]:
         if isinstance(network, ManyHeaded):
@@ -105,7 +118,8 @@ def make_train_step(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
         )
         loss = sum(
-            weight * optax.softmax_cross_entropy(each, targets).mean() for weight, each in heads
+            weight * mean(optax.softmax_cross_entropy(each, targets), batch)
+            for weight, each in heads
         )
         return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
@@ -116,8 +130,10 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        wrong = jnp.mean(jnp.argmax(logits, axis=-1) != batch.label)
+        wrong = mean(jnp.argmax(logits, axis=-1) != batch.label, batch)
         metrics = {"loss": loss, "top1_error": 100 * wrong}
+        if masked:
+            metrics["skipped"] = (~batch.mask).sum()
         return State(state.step + 1, params, batch_stats, opt_state), metrics
 
     return train_step

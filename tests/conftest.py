@@ -29,3 +29,11 @@ def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
     os.environ["TFDS_DATA_DIR"] = str(directory)
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(tmp_path_factory):
+    """So does what processes that tests start have compiled."""
+    directory = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(directory)
+    return directory

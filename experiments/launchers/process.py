@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+from experiments import config as configs
 from experiments.workdir import Run, Sweep
 
 MALLOC = {
@@ -27,6 +28,8 @@ def command(sweep: Sweep, run: Run) -> list[str]:
     if sweep.config.data.dir:
         arguments += ["--data-dir", sweep.config.data.dir]
     arguments += ["--workers", str(sweep.config.data.workers)]
+    broken = configs.broken_of(sweep.config)
+    arguments += ["--broken", broken.policy, "--broken-budget", str(broken.budget)]
     return [sys.executable, "-m", "experiments", *arguments]
 
 

@@ -1,12 +1,13 @@
 """Batches of images, made ahead of the accelerator by grain."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
+from shufflenet_jax.data.broken import Skipped
 from shufflenet_jax.data.preprocess import Preprocessing, eval_image, train_image
 from shufflenet_jax.data.sources import Example, Examples
 from shufflenet_jax.errors import InputError
@@ -15,6 +16,10 @@ from shufflenet_jax.errors import InputError
 
 _Pixels = UInt8[np.ndarray, "h w 3"]
 
+# What stands in the place of a broken image: the mean colour of ImageNet, which is all zero once it
+# is normalised.
+_STAND_IN = (124, 116, 104)
+
 
 class Batch(NamedTuple):
     """Images and their classes.
@@ -22,12 +27,21 @@ class Batch(NamedTuple):
     Attributes:
       image: RGB from 0 to 255.
       label: Class numbers.
-      mask: False where the last batch of an evaluation is padded.
+      mask: False where an image is broken and skipped, and where the last batch of an evaluation
+        is padded.
     """
 
     image: UInt8[np.ndarray, "b h w 3"]
     label: Int32[np.ndarray, " b"]
     mask: Bool[np.ndarray, " b"]
+
+
+class _Sample(NamedTuple):
+    """One image of a batch; broken is its key if it is, else None."""
+
+    image: _Pixels
+    label: int
+    broken: str | None
 
 
 def train_batches(
@@ -39,18 +53,22 @@ def train_batches(
     steps: int,
     start_step: int = 0,
     num_workers: int = 0,
+    skipped: Skipped | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps start_step to steps - 1 of a training run.
 
     The images are shuffled anew every epoch; a batch may hold the end of one epoch and the
     start of the next. Batch k depends on the seed and on k alone, not on where the run was
-    resumed or on the number of workers.
+    resumed or on the number of workers. An image that is skipped keeps its place: the others are
+    the same as if it were intact.
 
     Args:
       num_workers: Processes that make batches; 0 for a thread of this process.
+      skipped: Receives the broken images, which are masked. Without it they are an error.
 
     Raises:
-      InputError: A batch is larger than the data set. While iterating: an image is broken.
+      InputError: A batch is larger than the data set. While iterating: an image is broken, or
+        more are than `skipped` allows.
     """
     import grain
 
@@ -61,56 +79,82 @@ def train_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(functools.partial(_train_example, preprocessing))
+        .random_map(functools.partial(_train_example, preprocessing, skipped is not None))
         .batch(batch_size, drop_remainder=True, batch_fn=functools.partial(_batch, batch_size))
     )
-    return _iterate(dataset[start_step:steps], num_workers)
+    return _iterate(dataset[start_step:steps], num_workers, skipped)
 
 
 def eval_batches(
-    examples: Examples, preprocessing: Preprocessing, *, batch_size: int, num_workers: int = 0
+    examples: Examples,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    skipped: Skipped | None = None,
 ) -> Iterator[Batch]:
     """Every example once, in order; the last batch is padded and masked to the full size.
 
     Args:
       num_workers: Processes that make batches; 0 for a thread of this process.
+      skipped: Receives the broken images, which are masked. Without it they are an error.
 
     Raises:
-      InputError: While iterating: an image is broken.
+      InputError: While iterating: an image is broken, or more are than `skipped` allows.
     """
     import grain
 
     dataset = (
         grain.MapDataset.source(examples)
-        .map(functools.partial(_eval_example, preprocessing))
+        .map(functools.partial(_eval_example, preprocessing, skipped is not None))
         .batch(batch_size, batch_fn=functools.partial(_batch, batch_size))
     )
-    return _iterate(dataset, num_workers)
+    return _iterate(dataset, num_workers, skipped)
 
 
 def _train_example(
-    preprocessing: Preprocessing, example: Example, rng: np.random.Generator
-) -> tuple[_Pixels, int]:
-    return train_image(preprocessing, example["image"], example["key"], rng), example["label"]
+    preprocessing: Preprocessing, skip: bool, example: Example, rng: np.random.Generator
+) -> _Sample:
+    read = functools.partial(train_image, rng=rng)
+    return _sample(read, preprocessing, skip, example)
 
 
-def _eval_example(preprocessing: Preprocessing, example: Example) -> tuple[_Pixels, int]:
-    return eval_image(preprocessing, example["image"], example["key"]), example["label"]
+def _eval_example(preprocessing: Preprocessing, skip: bool, example: Example) -> _Sample:
+    return _sample(eval_image, preprocessing, skip, example)
 
 
-def _batch(batch_size: int, examples: Sequence[tuple[_Pixels, int]]) -> Batch:
+def _sample(
+    read: Callable[[Preprocessing, bytes, str], _Pixels],
+    preprocessing: Preprocessing,
+    skip: bool,
+    example: Example,
+) -> _Sample:
+    try:
+        image = read(preprocessing, example["image"], example["key"])
+    except InputError:
+        if not skip:
+            raise
+        size = preprocessing.image_size
+        stand_in = np.full((size, size, 3), _STAND_IN, np.uint8)
+        return _Sample(stand_in, example["label"], example["key"])
+    return _Sample(image, example["label"], None)
+
+
+def _batch(batch_size: int, samples: Sequence[_Sample]) -> tuple[Batch, list[str]]:
+    """A batch, and the keys of the images in it that are broken."""
     batch = Batch(
-        image=np.zeros((batch_size, *examples[0][0].shape), np.uint8),
+        image=np.zeros((batch_size, *samples[0].image.shape), np.uint8),
         label=np.zeros(batch_size, np.int32),
-        mask=np.arange(batch_size) < len(examples),
+        mask=np.zeros(batch_size, bool),
     )
-    for index, (pixels, label) in enumerate(examples):
-        batch.image[index] = pixels
-        batch.label[index] = label
-    return batch
+    for index, sample in enumerate(samples):
+        batch.image[index] = sample.image
+        batch.label[index] = sample.label
+        batch.mask[index] = sample.broken is None
+    return batch, [sample.broken for sample in samples if sample.broken is not None]
 
 
-def _iterate(dataset: Any, num_workers: int) -> Iterator[Batch]:
+def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Iterator[Batch]:
     import grain
     from absl import flags
 
@@ -129,6 +173,9 @@ def _iterate(dataset: Any, num_workers: int) -> Iterator[Batch]:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     batches = iter(dataset)
     try:
-        yield from batches
+        for batch, broken in batches:
+            for key in broken:
+                skipped.add(key)
+            yield batch
     finally:
         batches.close()
