@@ -4,9 +4,9 @@ Claim:   ShuffleNet beats the MobileNet of like complexity at every level; squee
          makes it better still; and with half the layers it still beats MobileNet, so that depth is
          not why.
 Command: python -m experiments run table5
-Time:    not yet measured on the default budget; 10 networks.
-Expect:  Not yet run whole. Digits is far too easy to tell the columns apart at
-         one seed: it shows that everything works. For the claims train on ImageNet:
+Time:    4 minutes on 2 cores.
+Expect:  Errors of 2 to 8 percent on digits, which is far too easy to tell the columns apart at
+         one seed. For the claims train on ImageNet:
          python -m experiments run table5 --budget paper --workdir runs/table5-paper
 """
 

@@ -110,6 +110,17 @@ def test_least_size_is_the_smallest_that_leaves_something(name):
         network(jnp.ones((2, least, least - 1, 3)))
 
 
+def test_smaller_images_are_scaled_up_and_larger_ones_are_not():
+    plain = NETWORKS["squeezenet"](num_classes=7, rngs=nnx.Rngs(0))
+    scaled = NETWORKS["squeezenet"](num_classes=7, upscale_to=40, rngs=nnx.Rngs(0))
+    small = jax.random.normal(jax.random.key(1), (2, 20, 20, 3))
+    large = jax.image.resize(small, (2, 40, 40, 3), "bilinear")
+    with pytest.raises(InputError, match="at least 21x21, not 20x20"):
+        plain(small)
+    np.testing.assert_array_equal(scaled(small), plain(large))
+    np.testing.assert_array_equal(scaled(large), plain(large))
+
+
 def test_lenet5_has_60000_parameters_and_340908_connections():
     """As the article counts them (section II.B), biases, poolings and codes included."""
     network = abstract(NETWORKS["lenet5"])

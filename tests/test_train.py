@@ -84,8 +84,22 @@ def test_optimizer_is_nesterov_sgd_with_decay_of_kernels_only():
     np.testing.assert_allclose(params["bias"], expected["bias"], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("gradient", "clipped"), [(0.3, 0.3), (3.0, 0.5)])
+def test_gradients_are_clipped_by_the_norm_of_all(gradient, clipped):
+    """Four values of 0.3 have a norm of 0.6, below 1; four of 3.0 are scaled down to 0.5 each."""
+    optimizer = Recipe(learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0).optimizer(
+        steps=10
+    )
+    params = {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(2)}
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_allclose(update, -clipped, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("batch_size", 0), ("label_smoothing", 1.0)]
+    ("field", "value"),
+    [("epochs", 0), ("batch_size", 0), ("label_smoothing", 1.0), ("clip_norm", -1.0)],
 )
 def test_impossible_recipes_are_refused(field, value):
     with pytest.raises(InputError, match=field):
