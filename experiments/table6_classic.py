@@ -4,9 +4,10 @@ Claim:   ShuffleNet has the error of classic networks at a fraction of their mul
          at a 29th of VGG-16's, 1x g=8 at an 11th of GoogLeNet's, 0.5x g=4 at a 19th of AlexNet's
          and a 22nd of SqueezeNet's.
 Command: python -m experiments run table6
-Time:    not yet measured on the default budget; 7 networks.
-Expect:  Not yet run whole. Digits is far too easy to tell the networks apart at
-         one seed: it shows that everything works. For the claims train on ImageNet:
+Time:    11 minutes on 2 cores.
+Expect:  Errors of 2 to 4 percent on digits, and 20 for SqueezeNet, which without batch
+         normalisation has not learned all after 10 epochs. Digits is far too easy to tell the
+         others apart at one seed. For the claims train on ImageNet:
          python -m experiments run table6 --budget paper --workdir runs/table6-paper
 
 The classic networks halve their maps five times and more: on budgets with images smaller than 32x32
