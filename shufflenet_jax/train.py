@@ -114,7 +114,7 @@ def make_train_step(
         if not masked:
             return values.mean()
         total = jnp.where(batch.mask, values.astype(jnp.float32), 0).sum()
-        # Over shares that hold different numbers of images, the mean of these is that over the batch.
+        # The mean of these over the devices, whose counts may differ, is that over the batch.
         count = devices.mean(batch.mask.sum(dtype=jnp.float32))
         return total / jnp.where(count > 0, count, 1)
 
