@@ -121,8 +121,8 @@ def fit(
     Raises:
       Diverged: The loss was no longer finite; the step is named.
       Preempted: It was interrupted, and has saved a checkpoint at the step it had reached.
-      InputError: An image is broken, or more are than may be skipped; the batch size does not divide
-        among the devices; broken images may be skipped, but there are several processes.
+      InputError: An image is broken, or more are than may be skipped; the batch size does not
+        divide among the devices; broken images may be skipped, but there are several processes.
     """
     devices = Devices.all()
     devices.check(recipe.batch_size)
