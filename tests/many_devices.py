@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from shufflenet_jax import Stem, chwn, shufflenet
+from shufflenet_jax import InputError, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, load
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.fit import Intervals, fit
@@ -108,6 +108,11 @@ def compare(out):
         found[f"evaluation_{count}"] = np.array(
             [evaluation.top1_error, evaluation.top5_error, evaluation.loss, evaluation.examples]
         )
+    first(8).check(64)
+    try:
+        first(8).check(60)
+    except InputError as error:
+        found["refusal"] = str(error)
     np.savez(out, **found)
 
 
