@@ -13,10 +13,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from shufflenet_jax.devices import from_lead, is_lead
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.train import State
 
 _log = logging.getLogger(__name__)
+
+_NONE = -1
 
 Metrics = dict[str, float]
 """The metrics of one step."""
@@ -29,7 +32,8 @@ class Checkpoints:
     sealed: ``DIRECTORY/sha256/STEP.json`` holds the SHA-256 of each of its files. Only sealed
     checkpoints whose files still match are restored.
 
-    One process at a time may hold a directory.
+    One run at a time may hold a directory. Where it is of several processes, all of them call every
+    method, at the same steps; the lead one writes, and all read.
 
     Args:
       directory: Where the checkpoints are; created if missing.
@@ -52,7 +56,8 @@ class Checkpoints:
           window: Metrics of the last steps, which no row has averaged yet.
         """
         self.wait()
-        # Orbax may still read these arrays while the next step overwrites the donated originals.
+        # As NumPy arrays, of which orbax writes one copy however many devices hold them. It may
+        # still read them while the next step overwrites the donated originals.
         copy = jax.tree.map(np.array, _as_dict(state))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(copy), window=ocp.args.JsonSave(list(window))
@@ -62,6 +67,10 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns once the last save is on disk and sealed."""
         self._manager.wait_until_finished()
+        if is_lead():
+            self._seal()
+
+    def _seal(self) -> None:
         steps = set(self._manager.all_steps())
         for seal in self._seals.glob("*.json"):
             if int(seal.stem) not in steps:
@@ -79,19 +88,25 @@ class Checkpoints:
         Args:
           like: A state of the same shapes, such as the one before the first step.
         """
+        step = from_lead(self._newest_intact() if is_lead() else _NONE)
+        self._manager.reload()  # some may have been removed
+        if step == _NONE:
+            return None
+        template = jax.tree.map(np.asarray, _as_dict(like))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template), window=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(step, args=items)
+        return State(**jax.tree.map(jax.numpy.asarray, restored.state)), restored.window
+
+    def _newest_intact(self) -> int:
         for step in sorted(self._manager.all_steps(), reverse=True):
             damage = self._damage(step)
             if damage is None:
-                template = jax.tree.map(np.asarray, _as_dict(like))
-                items = ocp.args.Composite(
-                    state=ocp.args.StandardRestore(template), window=ocp.args.JsonRestore()
-                )
-                restored = self._manager.restore(step, args=items)
-                return State(**jax.tree.map(jax.numpy.asarray, restored.state)), restored.window
+                return step
             _log.warning("checkpoint of step %d %s; going back to the one before", step, damage)
             shutil.rmtree(self._path(step))
-            self._manager.reload()
-        return None
+        return _NONE
 
     def close(self) -> None:
         """Finishes the last save."""

@@ -150,7 +150,7 @@ def avg_pool(
     if active_form() == "direct":
         total = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window.of_all_axes())
         return total / size**2
-    kernel = jnp.full((size, size, x.shape[0]), 1 / size**2, x.dtype)
+    kernel = jnp.full_like(x, 1 / size**2, shape=(size, size, x.shape[0]))
     return _alone(partial(_shifted_depthwise, window=window))(x, kernel)
 
 
@@ -175,16 +175,24 @@ def batch_norm(
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
     epsilon: float,
+    axis_name: str | None = None,
 ) -> tuple[Float[Array, "c h w b"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalises by the batch's own statistics (Ioffe and Szegedy, arXiv 1502.03167).
+
+    Args:
+      x: Feature maps.
+      scale, bias: Of each channel.
+      epsilon: Added to the variance.
+      axis_name: The mapped axis over which the batch is spread, for the statistics of all of it;
+        None where x is all of it.
 
     Returns:
       scale (x - mean) / sqrt(var + epsilon) + bias, and the mean and variance of each channel,
       which carry no gradient.
     """
     if active_form() == "direct":
-        return _direct_batch_norm(x, scale, bias, epsilon)
-    return _affine_batch_norm(x, scale, bias, epsilon)
+        return _direct_batch_norm(x, scale, bias, epsilon, axis_name)
+    return _affine_batch_norm(x, scale, bias, epsilon, axis_name)
 
 
 class Window(NamedTuple):
@@ -442,41 +450,54 @@ _NO_TAP = 255
 _max_of_shifts.defvjp(_max_of_shifts_forward, _max_of_shifts_backward)
 
 
-def _direct_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float):
+def _direct_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None):
     wide = x.astype(jnp.float32)
     mean, var = jnp.mean(wide, (1, 2, 3)), jnp.var(wide, (1, 2, 3))
+    if axis_name:
+        part, mean = mean, _mean_over(axis_name, mean)
+        var = _mean_over(axis_name, var + jnp.square(part - mean))
     centred = (wide - per_channel(mean)) * lax.rsqrt(per_channel(var) + epsilon)
     y = (centred * per_channel(scale) + per_channel(bias)).astype(x.dtype)
     return y, lax.stop_gradient(mean), lax.stop_gradient(var)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _affine_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float):
+def _mean_over(axis_name: str | None, values: Array) -> Array:
+    return lax.pmean(values, axis_name) if axis_name else values
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _affine_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None):
     """Batch normalisation as one multiply-add an element, backward too."""
-    return _affine_batch_norm_forward(x, scale, bias, epsilon)[0]
+    return _affine_batch_norm_forward(x, scale, bias, epsilon, axis_name)[0]
 
 
-def _affine_batch_norm_forward(x: Array, scale: Array, bias: Array, epsilon: float):
+def _affine_batch_norm_forward(
+    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+):
     count = x.size // x.shape[0]
-    mean = _sum_per_channel(x) / count
-    var = jnp.maximum(_sum_per_channel(x, x) / count - jnp.square(mean), 0)
+    mean = _mean_over(axis_name, _sum_per_channel(x) / count)
+    var = _mean_over(axis_name, _sum_per_channel(x, x) / count) - jnp.square(mean)
+    var = jnp.maximum(var, 0)
     deviation = lax.rsqrt(var + epsilon)
     gain = scale * deviation
     y = _affine(x, gain, bias - mean * gain)
     return (y, mean, var), (x, scale, mean, deviation)
 
 
-def _affine_batch_norm_backward(epsilon: float, saved: tuple[Array, ...], cotangents):
+def _affine_batch_norm_backward(
+    epsilon: float, axis_name: str | None, saved: tuple[Array, ...], cotangents
+):
     del epsilon
     x, scale, mean, deviation = saved
     dy, _, _ = cotangents  # the statistics carry no gradient
     count = x.size // x.shape[0]
     dbias = _sum_per_channel(dy)
     dscale = (_sum_per_channel(dy, x) - mean * dbias) * deviation
-    # dx = gain (dy - mean(dy) - normalised x mean(dy normalised x)), ordered by x.
+    # dx = gain (dy - mean(dy) - normalised x mean(dy normalised x)), ordered by x. The means are
+    # those of the whole batch, whereas dscale and dbias are what this part of it adds.
     gain = scale * deviation
-    slope = -gain * deviation * dscale / count
-    offset = -gain * dbias / count - slope * mean
+    slope = -gain * deviation * _mean_over(axis_name, dscale) / count
+    offset = -gain * _mean_over(axis_name, dbias) / count - slope * mean
     dx = per_channel(gain).astype(x.dtype) * dy + _affine(x, slope, offset)
     return dx, dscale, dbias
 

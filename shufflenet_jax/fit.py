@@ -23,6 +23,7 @@ from shufflenet_jax.data import (
     eval_batches,
     train_batches,
 )
+from shufflenet_jax.devices import Devices, any_process, from_lead, is_lead, share
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.metrics import MetricsLog, read_metrics
 from shufflenet_jax.recipe import Recipe
@@ -97,6 +98,9 @@ def fit(
 ) -> Evaluation:
     """Trains a network and returns its evaluation on every test image.
 
+    All devices of all processes share the work. Each process of several calls this with the same
+    arguments and prepares its part of every batch; the lead one writes.
+
     A run that was killed or interrupted continues from its last checkpoint when it is called again
     with the same arguments, and ends with the same bits as one that was not.
 
@@ -112,13 +116,20 @@ def fit(
       broken: What is done about images that cannot be read.
       on_progress: Called at every row of training metrics.
       interrupted: Whether to end now; asked before the first step, and after every step and
-        every batch of an evaluation.
+        every batch of an evaluation. One process of several is enough to end all.
 
     Raises:
       Diverged: The loss was no longer finite; the step is named.
       Preempted: It was interrupted, and has saved a checkpoint at the step it had reached.
-      InputError: An image is broken, or more are than may be skipped.
+      InputError: An image is broken, or more are than may be skipped; the batch size does not
+        divide among the devices; broken images may be skipped, but there are several processes.
     """
+    devices = Devices.all()
+    devices.check(recipe.batch_size)
+    if broken.policy == "skip" and share().count > 1:
+        raise InputError(
+            "broken images can be skipped by a single process only: set data.broken=error"
+        )
     epoch = max(1, len(dataset.train) // recipe.batch_size)
     total = recipe.steps(len(dataset.train))
     optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
@@ -126,10 +137,18 @@ def fit(
     # Whole batches never meet the masked program: where no image is broken, that some may be
     # changes no bit.
     train_step, masked_step = (
-        make_train_step(graphdef, optimizer, recipe.label_smoothing, seed, masked=masked)
+        make_train_step(
+            graphdef,
+            optimizer,
+            recipe.label_smoothing,
+            seed,
+            masked=masked,
+            batch_norm=recipe.batch_norm,
+            devices=devices,
+        )
         for masked in (False, True)
     )
-    evaluate = make_evaluate(graphdef)
+    evaluate = make_evaluate(graphdef, devices)
     directory.mkdir(parents=True, exist_ok=True)
     skipped = {
         split: broken.skipped(split, len(examples), directory)
@@ -142,12 +161,14 @@ def fit(
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(directory / "checkpoints")))
         state, window = checkpoints.restore(state) or (state, [])
-        start = int(state.step)
-        metrics = stack.enter_context(closing(MetricsLog(directory, start)))
+        state, start = devices.replicate(state), int(state.step)
+        write = _nothing
+        if is_lead():
+            write = stack.enter_context(closing(MetricsLog(directory, start))).write
 
         def go_on_or_save() -> None:
             """Raises Preempted when interrupted, once the present step is saved."""
-            if interrupted():
+            if any_process(interrupted()):
                 step = int(state.step)
                 if step > start:
                     checkpoints.save(state, _finite(window, step))
@@ -160,21 +181,24 @@ def fit(
                 batch_size=recipe.batch_size,
                 num_workers=num_workers,
                 skipped=skipped["test"],
+                share=share(),
             )
             with closing(batches):
-                return evaluate(state, _each(batches, then=go_on_or_save))
+                placed = map(devices.place, batches)
+                return evaluate(state, _each(placed, then=go_on_or_save))
 
         def test_and_log(step: int) -> Evaluation:
             evaluation = test()
             row = dataclasses.asdict(evaluation)
             if broken.policy == "skip":
                 row["skipped"] = len(dataset.test) - evaluation.examples
-            metrics.write(step, "test", **row)
+            write(step, "test", **row)
             return evaluation
 
         go_on_or_save()
         evaluation = None
-        if tests_at(start) and not _is_tested(directory, start):  # interrupted in the middle of it
+        # Interrupted in the middle of it.
+        if tests_at(start) and not from_lead(_is_tested(directory, start)):
             evaluation = test_and_log(start)
         batches = train_batches(
             dataset.train,
@@ -185,12 +209,13 @@ def fit(
             start_step=start,
             num_workers=num_workers,
             skipped=skipped["train"],
+            share=share(),
         )
         stack.enter_context(closing(batches))
         since, steps_since = time.monotonic(), 0
         for step, batch in enumerate(batches, start + 1):
             advance = train_step if batch.mask.all() else masked_step
-            state, step_metrics = advance(state, batch)
+            state, step_metrics = advance(state, devices.place(batch))
             window.append(step_metrics)
             steps_since += 1
             saves = step == total or step % (intervals.checkpoint * epoch) == 0
@@ -199,7 +224,7 @@ def fit(
                 row = _summary(_finite(window, step))
                 if broken.policy == "error":
                     del row["skipped"]
-                metrics.write(step, "train", **row, learning_rate=float(schedule(step - 1)))
+                write(step, "train", **row, learning_rate=float(schedule(step - 1)))
                 now = time.monotonic()
                 on_progress(Progress(step, total, row["loss"], steps_since / (now - since)))
                 window, since, steps_since = [], now, 0
@@ -210,6 +235,10 @@ def fit(
             if saves:
                 checkpoints.save(state)
         return evaluation or test()
+
+
+def _nothing(step: int, split: str, **values: float | int) -> None:
+    """Stands for `MetricsLog.write` in a process that does not write."""
 
 
 def _each(batches: Iterable[Batch], then: Callable[[], None]) -> Iterator[Batch]:

@@ -92,7 +92,8 @@ def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation of (c, h, w, b), by default with momentum and epsilon as in PyTorch.
 
-    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out.
+    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out. Where
+    the attribute ``axis_name`` is set, the statistics are those of the batch over a mapped axis.
     """
 
     def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
@@ -103,7 +104,9 @@ class BatchNorm(nnx.BatchNorm):
     ) -> Float[Array, "c h w b"]:
         if use_running_average:
             return super().__call__(x, use_running_average=True)
-        y, mean, var = chwn.batch_norm(x, self.scale[...], self.bias[...], self.epsilon)
+        y, mean, var = chwn.batch_norm(
+            x, self.scale[...], self.bias[...], self.epsilon, self.axis_name
+        )
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y

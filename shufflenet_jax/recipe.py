@@ -23,6 +23,10 @@ class Recipe:
       label_smoothing: Share of the target spread over all classes.
       clip_norm: Gradients whose norm, of all together, is greater are scaled down to it (arXiv
         1211.5063); 0 for none. Deep networks without batch normalisation need it.
+      batch_norm: On several devices, what BN normalises by: "global", the statistics of the whole
+        batch, so that the number of devices changes nothing but rounding; or "device", those of
+        each device's share, without communication. The running statistics are then the mean over
+        the devices.
       preprocessing: Image size, augmentation and the evaluation crop.
     """
 
@@ -33,6 +37,7 @@ class Recipe:
     weight_decay: float = 4e-5
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
+    batch_norm: str = "global"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -43,6 +48,8 @@ class Recipe:
             raise InputError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
         if self.clip_norm < 0:
             raise InputError(f"clip_norm must not be negative, as {self.clip_norm} is")
+        if self.batch_norm not in ("global", "device"):
+            raise InputError(f"batch_norm must be global or device, not {self.batch_norm!r}")
 
     def steps(self, num_examples: int) -> int:
         """Training steps on a data set of that many images."""

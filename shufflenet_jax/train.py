@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -11,6 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from shufflenet_jax.data import Batch
+from shufflenet_jax.devices import ONE_DEVICE, Devices
+from shufflenet_jax.layers import BatchNorm
 
 # Mean and standard deviation of ImageNet's training pixels, in [0, 1], by channel (R, G, B).
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -86,33 +89,49 @@ def make_train_step(
     seed: int = 0,
     *,
     masked: bool = False,
+    batch_norm: str = "global",
+    devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
 
     Metrics are the mean loss, of all heads where there are several, and the top-1 error in percent
-    over the batch, before the update. What dropout drops depends on the seed and the step alone.
+    over the batch, before the update. What dropout drops depends on the seed, the step and the
+    device alone: with other devices, other values are dropped.
 
     Args:
+      graphdef: From `create_state`.
+      optimizer: Of the state.
+      label_smoothing: Share of the target spread over all classes.
+      seed: Of dropout. All seeds are one program.
       masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
+      batch_norm: See `Recipe`.
+      devices: What the batch is split over; they must hold state and batch.
     """
 
     def mean(values: Shaped[Array, " b"], batch: Batch) -> Float[Array, ""]:
         if not masked:
             return values.mean()
         total = jnp.where(batch.mask, values.astype(jnp.float32), 0).sum()
-        return total / jnp.maximum(batch.mask.sum(dtype=jnp.float32), 1)
+        # The mean of these over the devices, whose counts may differ, is that over the batch.
+        count = devices.mean(batch.mask.sum(dtype=jnp.float32))
+        return total / jnp.where(count > 0, count, 1)
 
-    def heads_of(network: nnx.Module, images: Array, step: Array) -> list[tuple[float, Array]]:
+    def merge(params: dict, batch_stats: dict) -> nnx.Module:
+        network = nnx.merge(graphdef, params, batch_stats, copy=True)
+        if batch_norm == "global":
+            network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
+        return network
+
+    def heads_of(network: nnx.Module, images: Array, key: Array) -> list[tuple[float, Array]]:
         if isinstance(network, ManyHeaded):
-            return network.heads(images, jax.random.fold_in(jax.random.key(seed), step))
-        # Without the seed, so that all seeds of a network are one program.
+            return network.heads(images, key)
         return [(1.0, network(images, train=True))]
 
-    def loss_of(params: dict, batch_stats: dict, batch: Batch, step: Array):
-        network = nnx.merge(graphdef, params, batch_stats, copy=True)
-        heads = heads_of(network, normalise(batch.image), step)
+    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
+        network = merge(params, batch_stats)
+        heads = heads_of(network, normalise(batch.image), devices.own_key(key))
         _, logits = heads[0]
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
@@ -123,40 +142,57 @@ def make_train_step(
         )
         return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
-    @jax.jit(donate_argnums=0)
-    def train_step(state: State, batch: Batch):
+    @devices.split
+    def learn(batch: Batch, params: dict, batch_stats: dict, key: Array):
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, state.batch_stats, batch, state.step
+            params, batch_stats, batch, key
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         wrong = mean(jnp.argmax(logits, axis=-1) != batch.label, batch)
         metrics = {"loss": loss, "top1_error": 100 * wrong}
+        grads, batch_stats, metrics = devices.mean((grads, batch_stats, metrics))
         if masked:
-            metrics["skipped"] = (~batch.mask).sum()
+            metrics["skipped"] = devices.sum((~batch.mask).sum())
+        return grads, batch_stats, metrics
+
+    @partial(jax.jit, donate_argnums=1)
+    def train_step(key: Array, state: State, batch: Batch):
+        key = jax.random.fold_in(key, state.step)
+        grads, batch_stats, metrics = learn(batch, state.params, state.batch_stats, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, batch_stats, opt_state), metrics
 
-    return train_step
+    return partial(train_step, jax.random.key(seed))
 
 
-def make_evaluate(graphdef: nnx.GraphDef) -> Callable[[State, Iterable[Batch]], Evaluation]:
-    """Returns ``evaluate(state, batches)``, which counts every unmasked image exactly once."""
+def make_evaluate(
+    graphdef: nnx.GraphDef, devices: Devices = ONE_DEVICE
+) -> Callable[[State, Iterable[Batch]], Evaluation]:
+    """Returns ``evaluate(state, batches)``, which counts every unmasked image exactly once.
+
+    Args:
+      graphdef: From `create_state`.
+      devices: What each batch is split over; they must hold state and batches.
+    """
 
     @jax.jit
-    def sums(params: dict, batch_stats: dict, batch: Batch) -> dict[str, Array]:
+    @devices.split
+    def sums(batch: Batch, params: dict, batch_stats: dict) -> dict[str, Array]:
         logits = nnx.merge(graphdef, params, batch_stats)(normalise(batch.image), train=False)
         _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
         hits = (best == batch.label[:, None]) & batch.mask[:, None]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
-        return {
-            "top1": hits[:, 0].sum(),
-            "top5": hits.sum(),
-            "loss": jnp.where(batch.mask, loss, 0).sum(),
-            "examples": batch.mask.sum(),
-        }
+        return devices.sum(
+            {
+                "top1": hits[:, 0].sum(),
+                "top5": hits.sum(),
+                "loss": jnp.where(batch.mask, loss, 0).sum(),
+                "examples": batch.mask.sum(),
+            }
+        )
 
     def evaluate(state: State, batches: Iterable[Batch]) -> Evaluation:
-        parts = [jax.device_get(sums(state.params, state.batch_stats, batch)) for batch in batches]
+        parts = [jax.device_get(sums(batch, state.params, state.batch_stats)) for batch in batches]
         total = {name: sum(part[name].item() for part in parts) for name in parts[0]}
         examples = total["examples"]
         return Evaluation(

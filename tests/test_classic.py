@@ -222,6 +222,18 @@ def trained(steps, restart_at=None, seed=0):
     return losses
 
 
+def test_seeds_of_a_network_with_dropout_are_one_program():
+    optimizer = Recipe().optimizer(steps=10)
+    graphdef, state = create_state(Small(rngs=nnx.Rngs(0)), optimizer)
+    batch = Batch(np.zeros((8, 16, 16, 3), np.uint8), np.zeros(8, np.int32), np.ones(8, bool))
+
+    def program(seed):
+        train_step = make_train_step(graphdef, optimizer, 0.0, seed)
+        return train_step.func.lower(*train_step.args, state, batch).as_text()
+
+    assert program(0) == program(1)
+
+
 def test_dropout_in_training_depends_on_seed_and_step_alone():
     losses = trained(6)
     assert losses == trained(6, restart_at=3)

@@ -1,7 +1,7 @@
 """Image data: TFDS sources, PIL preprocessing and grain batches; TensorFlow is not needed."""
 
 from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
-from shufflenet_jax.data.pipeline import Batch, eval_batches, train_batches
+from shufflenet_jax.data.pipeline import Batch, Share, eval_batches, train_batches
 from shufflenet_jax.data.preprocess import Preprocessing
 from shufflenet_jax.data.sources import Dataset, Examples, check, load, prepare
 
@@ -12,6 +12,7 @@ __all__ = [
     "Dataset",
     "Examples",
     "Preprocessing",
+    "Share",
     "Skipped",
     "check",
     "eval_batches",

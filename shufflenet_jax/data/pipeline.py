@@ -44,6 +44,31 @@ class _Sample(NamedTuple):
     broken: str | None
 
 
+class Share(NamedTuple):
+    """One of several equal parts of every batch, each of which a process of its own prepares.
+
+    Attributes:
+      index: Which part: the first holds the first images of a batch.
+      count: How many parts.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def size(self, batch_size: int) -> int:
+        """Images in the part.
+
+        Raises:
+          InputError: The parts would not be equal.
+        """
+        if batch_size % self.count:
+            raise InputError(f"batch size {batch_size} does not divide into {self.count} parts")
+        return batch_size // self.count
+
+
+WHOLE = Share()
+
+
 def train_batches(
     examples: Examples,
     preprocessing: Preprocessing,
@@ -54,17 +79,20 @@ def train_batches(
     start_step: int = 0,
     num_workers: int = 0,
     skipped: Skipped | None = None,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
     """The batches of steps start_step to steps - 1 of a training run.
 
     The images are shuffled anew every epoch; a batch may hold the end of one epoch and the
     start of the next. Batch k depends on the seed and on k alone, not on where the run was
-    resumed or on the number of workers. An image that is skipped keeps its place: the others are
-    the same as if it were intact.
+    resumed, on the number of workers, or on the number of shares that together are the batch. An
+    image that is skipped keeps its place: the others are the same as if it were intact.
 
     Args:
+      batch_size: Images of a whole batch.
       num_workers: Processes that make batches; 0 for a thread of this process.
       skipped: Receives the broken images, which are masked. Without it they are an error.
+      share: The part of each batch to make; no other image is read.
 
     Raises:
       InputError: A batch is larger than the data set. While iterating: an image is broken, or
@@ -74,15 +102,18 @@ def train_batches(
 
     if batch_size > len(examples):
         raise InputError(f"batch size {batch_size} exceeds the {len(examples)} training images")
+    size = share.size(batch_size)
     dataset = (
         grain.MapDataset.source(examples)
         .seed(seed)
         .shuffle()
         .repeat()
         .random_map(functools.partial(_train_example, preprocessing, skipped is not None))
-        .batch(batch_size, drop_remainder=True, batch_fn=functools.partial(_batch, batch_size))
+        .batch(size, drop_remainder=True, batch_fn=functools.partial(_batch, size))
     )
-    return _iterate(dataset[start_step:steps], num_workers, skipped)
+    index, count = share
+    parts = dataset[start_step * count + index : steps * count : count]
+    return _iterate(parts, num_workers, skipped)
 
 
 def eval_batches(
@@ -92,24 +123,33 @@ def eval_batches(
     batch_size: int,
     num_workers: int = 0,
     skipped: Skipped | None = None,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
     """Every example once, in order; the last batch is padded and masked to the full size.
 
     Args:
+      batch_size: Images of a whole batch.
       num_workers: Processes that make batches; 0 for a thread of this process.
       skipped: Receives the broken images, which are masked. Without it they are an error.
+      share: The part of each batch to make; there are as many of each part as of any other.
 
     Raises:
       InputError: While iterating: an image is broken, or more are than `skipped` allows.
     """
     import grain
 
+    size = share.size(batch_size)
     dataset = (
         grain.MapDataset.source(examples)
         .map(functools.partial(_eval_example, preprocessing, skipped is not None))
-        .batch(batch_size, batch_fn=functools.partial(_batch, batch_size))
+        .batch(size, batch_fn=functools.partial(_batch, size))
     )
-    return _iterate(dataset, num_workers, skipped)
+    parts = dataset[share.index :: share.count]
+    yield from _iterate(parts, num_workers, skipped)
+    # Of the last batch, there may be no images left for this share.
+    shape = (size, preprocessing.image_size, preprocessing.image_size, 3)
+    for _ in range(-(-len(examples) // batch_size) - len(parts)):
+        yield Batch(np.zeros(shape, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
 
 
 def _train_example(

@@ -1,0 +1,133 @@
+"""One training run on many devices, of one process or of several: data parallelism.
+
+Every device holds the whole state and works on its share of each batch. XLA could split a program
+by itself, but the networks carry activations as (c, h, w, b) and merge h, w and b in matrix
+products (`shufflenet_jax.chwn`): it would gather the whole batch on every device first. So the
+program is written for one device's share, under `jax.shard_map`, and says itself what it averages
+over all.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from shufflenet_jax.data import Batch, Share
+from shufflenet_jax.errors import InputError
+
+_AXIS = "data"
+
+Tree = TypeVar("Tree")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices that share the batches of a run.
+
+    Attributes:
+      mesh: Of one axis; None for a single device, for which every method does nothing, so that its
+        program is the plain one.
+    """
+
+    mesh: Mesh | None = None
+
+    @classmethod
+    def all(cls) -> "Devices":
+        """All devices of all processes."""
+        count = jax.device_count()
+        if count == 1:
+            return cls()
+        return cls(jax.make_mesh((count,), (_AXIS,), axis_types=(AxisType.Auto,)))
+
+    @property
+    def axis(self) -> str | None:
+        """The name of the mesh's axis."""
+        return self.mesh and _AXIS
+
+    def check(self, batch_size: int) -> None:
+        """Refuses a batch that cannot be shared out evenly.
+
+        Raises:
+          InputError: The devices do not divide it; both numbers are named.
+        """
+        count = self.mesh.size if self.mesh else 1
+        if batch_size % count:
+            raise InputError(f"batch size {batch_size} does not divide among {count} devices")
+
+    def place(self, batch: Batch) -> Batch:
+        """Makes one batch, split over the devices, of this process's share of it."""
+        return self._put(batch, jax.make_array_from_process_local_data, PartitionSpec(_AXIS))
+
+    def replicate(self, tree: Tree) -> Tree:
+        """Copies arrays, equal in all processes, to every device."""
+        return self._put(tree, lambda to, leaf: jax.device_put(leaf, to), PartitionSpec())
+
+    def _put(self, tree: Tree, put: Callable, spec: PartitionSpec) -> Tree:
+        if self.mesh is None:
+            return tree
+        sharding = NamedSharding(self.mesh, spec)
+        return jax.tree.map(lambda leaf: put(sharding, leaf), tree)
+
+    def split(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
+        """Runs ``function(batch, *replicated)`` on every device, with its share of the batch.
+
+        JAX refuses to trace it unless all it returns has been through `sum` or `mean`.
+        """
+        if self.mesh is None:
+            return function
+
+        def own(batch: Batch, *replicated):
+            # Else JAX would sum the gradient of each parameter where it is used, one by one.
+            return function(batch, *jax.lax.pcast(replicated, _AXIS, to="varying"))
+
+        @functools.wraps(function)
+        def whole(batch: Batch, *replicated):
+            specs = (PartitionSpec(_AXIS), *(PartitionSpec() for _ in replicated))
+            mapped = jax.shard_map(own, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec())
+            return mapped(batch, *replicated)
+
+        return whole
+
+    def sum(self, tree: Tree) -> Tree:
+        """Within `split`: the sums over all devices."""
+        return jax.lax.psum(tree, _AXIS) if self.mesh else tree
+
+    def mean(self, tree: Tree) -> Tree:
+        """Within `split`: the means over all devices."""
+        return jax.lax.pmean(tree, _AXIS) if self.mesh else tree
+
+    def own_key(self, key: jax.Array) -> jax.Array:
+        """Within `split`: a key for random numbers that differ from device to device."""
+        return jax.random.fold_in(key, jax.lax.axis_index(_AXIS)) if self.mesh else key
+
+
+ONE_DEVICE = Devices()
+
+
+def is_lead() -> bool:
+    """Whether this process is the one that writes what a run leaves behind."""
+    return jax.process_index() == 0
+
+
+def share() -> Share:
+    """The part of each batch that this process prepares."""
+    return Share(jax.process_index(), jax.process_count())
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is true in some process. All processes must ask, and get one answer."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def from_lead(number: int) -> int:
+    """The number that the lead process has. All processes must ask, and get one answer."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

@@ -1,0 +1,162 @@
+"""One run on many devices, simulated and in several processes, against one device."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shufflenet_jax import InputError, data
+from shufflenet_jax.checkpoint import _digests
+from shufflenet_jax.data import Preprocessing, Share
+from shufflenet_jax.metrics import read_metrics
+from shufflenet_jax.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = Path(__file__).with_name("many_devices.py")
+SHIFT = Preprocessing(image_size=16, crop="shift", lighting=0.0, eval_resize=1.0)
+
+
+def start(*arguments, devices=1, **options):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, **options)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("start_step", [0, 5])
+def test_shares_of_training_batches_are_the_whole_ones(count, start_step):
+    train = data.load("digits").train
+    options = {"batch_size": 32, "seed": 1, "steps": 50, "start_step": start_step}
+    whole = list(data.train_batches(train, SHIFT, **options))
+    shares = [
+        data.train_batches(train, SHIFT, share=Share(index, count), **options)
+        for index in range(count)
+    ]
+    assert_equal_batches(shares, whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [64, 448, 500])
+def test_shares_of_an_evaluation_hold_every_image_once(count, batch_size):
+    """Of the last batch of 449 images, some shares are empty; all have as many batches."""
+    test = data.load("digits").test
+    whole = list(data.eval_batches(test, SHIFT, batch_size=batch_size))
+    shares = [
+        data.eval_batches(test, SHIFT, batch_size=batch_size, share=Share(index, count))
+        for index in range(count)
+    ]
+    assert_equal_batches(shares, whole)
+    assert sum(batch.mask.sum() for batch in whole) == 449
+
+
+def assert_equal_batches(shares, whole):
+    parts = list(zip(*shares, strict=True))
+    assert len(parts) == len(whole)
+    for part, batch in zip(parts, whole, strict=True):
+        for leaves, expected in zip(zip(*part, strict=True), batch, strict=True):
+            np.testing.assert_array_equal(np.concatenate(leaves), expected)
+
+
+def test_shares_that_are_not_equal_are_refused():
+    with pytest.raises(InputError, match="batch size 32 does not divide into 3 parts"):
+        next(data.eval_batches([], SHIFT, batch_size=32, share=Share(0, 3)))
+
+
+def test_unknown_batch_norm_is_refused():
+    with pytest.raises(InputError, match="batch_norm must be global or device, not 'local'"):
+        Recipe(batch_norm="local")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("devices") / "found.npz"
+    assert start("compare", out, devices=8).wait() == 0
+    return np.load(out)
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_is_refused(found):
+    assert found["refusal"] == "batch size 60 does not divide among 8 devices"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("form", ["matmul", "direct"])
+def test_many_devices_learn_as_one(found, form, count):
+    """20 steps; then the gradients and running statistics of one, also where images are masked."""
+
+    def pair(name):
+        return found[f"{name}_{form}_{count}"], found[f"{name}_{form}_1"]
+
+    losses, expected = pair("losses")
+    assert len(losses) == 20
+    assert expected[0] - expected.min() > 0.1
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for name in ("params", "stats", "masked_loss", "masked_params"):
+        np.testing.assert_allclose(*pair(name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["matmul", "direct"])
+def test_batch_norm_per_device_is_the_mean_of_separate_steps(found, form):
+    for name in ("stats", "params"):
+        own = found[f"own_{name}_{form}"]
+        by_hand = found[f"own_{name}_{form}_by_hand"]
+        np.testing.assert_allclose(own, by_hand, rtol=1e-5, atol=1e-5)
+        assert np.abs(own - found[f"{name}_{form}_1"]).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_many_devices_evaluate_as_one(found):
+    one, many = found["evaluation_1"], found["evaluation_8"]
+    np.testing.assert_array_equal(many[[0, 1, 3]], one[[0, 1, 3]])
+    assert many[2] == pytest.approx(one[2], rel=1e-5)
+    assert many[3] == 16 + 5
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def two_processes(directory):
+    address = f"localhost:{free_port()}"
+    return [start("run", directory, address, 2, index) for index in range(2)]
+
+
+def last_checkpoint(directory):
+    step = max(int(path.stem) for path in (directory / "checkpoints" / "sha256").glob("*.json"))
+    return {
+        re.sub(r"[0-9a-f]{32}", "", name): digest
+        for name, digest in _digests(directory / "checkpoints" / str(step)).items()
+        if "/d/" in name
+    }
+
+
+@pytest.mark.faults
+def test_two_processes_learn_as_one_and_resume_in_the_same_bits(tmp_path):
+    """Over gloo; one of the two is killed between checkpoints."""
+    assert start("run", tmp_path / "one").wait() == 0
+    assert [each.wait() for each in two_processes(tmp_path / "two")] == [0, 0]
+    processes = two_processes(tmp_path / "killed")
+    while not list((tmp_path / "killed" / "checkpoints").glob("sha256/*.json")):
+        assert processes[0].poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGKILL)
+    assert all(each.wait(timeout=120) != 0 for each in processes)
+    assert [each.wait() for each in two_processes(tmp_path / "killed")] == [0, 0]
+    rows = {name: read_metrics(tmp_path / name) for name in ("one", "two", "killed")}
+    assert rows["killed"] == rows["two"]
+    assert last_checkpoint(tmp_path / "killed") == last_checkpoint(tmp_path / "two")
+    for one, two in zip(rows["one"], rows["two"], strict=True):
+        assert one["step"] == two["step"]
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
