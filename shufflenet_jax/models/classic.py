@@ -48,7 +48,7 @@ class Classic(nnx.Module):
     def forward(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:
         raise NotImplementedError
 
-    def _checked(self, images: Float[Array, "b h w 3"]) -> Float[Array, "3 h w b"]:
+    def _checked(self, images: Float[Array, "b h w 3"]) -> Float[Array, "3 h2 w2 b"]:
         """The images in the layout used inside."""
         batch, height, width, channels = images.shape
         if min(height, width) < self.upscale_to:
