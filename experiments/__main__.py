@@ -1,9 +1,12 @@
 """The command line: ``python -m experiments --help``."""
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,13 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 1 if a cell failed or diverged, or 2 for a user's mistake."""
     try:
         options, rest = _parser().parse_known_args(arguments)
-        options.assignments = _assignments(rest) if options.command is _run else _none(rest)
+        configured = options.command in (_run, _cell)
+        options.assignments = _assignments(rest) if configured else _none(rest)
         return options.command(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command continues", file=sys.stderr)
+        print("interrupted: what ran has saved; the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `... | head`
         sys.stderr.close()
@@ -73,66 +77,103 @@ def _run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from experiments.board import Board
-    from experiments.launchers.local import Local, default_jobs
+    from experiments.launch import dry_run, launch
     from experiments.plan import plan
     from experiments.report import as_markdown
 
-    sweep, runs = plan(
+    sweep, runs, engine = plan(
         options.name,
         budget=options.budget,
         assignments=options.assignments,
         directory=options.workdir,
         pattern=options.cells,
         seeds=options.seeds,
+        launcher=options.launcher,
+        jobs=options.jobs,
+        dry=options.dry_run,
     )
-    todo = [run for run in runs if run.status in ("missing", "failed")]
+    todo = [run for run in runs if run.status not in ("done", "diverged")]
     print(f"{sweep.experiment.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
+    if options.dry_run:
+        print(dry_run(sweep, todo))
+        return 0
     if todo:
-        with Board(runs) as board:
-            Local(options.jobs or default_jobs()).launch(sweep, todo, board.update)
+        sweep.withdraw_stop()
+        with _sigterm_as_ctrl_c(), Board(runs) as board:
+            launch(engine, sweep, todo, board.update)
+    if sweep.is_stopping:
+        print("stopped: the same command continues", file=sys.stderr)
     print(f"\n{as_markdown(sweep)}")
     return 0 if all(run.status == "done" for run in runs) else 1
 
 
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _cell(options: argparse.Namespace) -> int:
+    from experiments.launchers.parent import end_with_parent
+
+    end_with_parent()
+    import jax
+
     from experiments import cell, workdir
+    from experiments import config as configs
+    from experiments.launch import HELD, PREEMPTED
     from experiments.lock import Held
 
-    sweep = workdir.open_sweep(options.workdir)
-    sweep.config.data.update(
-        dir=options.data_dir,
-        workers=options.workers,
-        broken=options.broken,
-        broken_budget=options.broken_budget,
-    )
-    try:
-        status = cell.train(sweep, sweep.run(sweep.cell(options.name), options.seed))
-    except Held:
-        raise InputError(f"another process is training {options.name}") from None
-    return 0 if status == "done" else 1
+    sweep = workdir.open_sweep(options.workdir.absolute())
+    configs.override_machine(sweep.config, options.assignments)
+    run = sweep.run(sweep.cell(options.name), options.seed)
+    with cell.asked_to_end(sweep) as is_asked:
+        if options.distributed:
+            jax.distributed.initialize()
+        try:
+            status = cell.train(sweep, run, is_asked)
+        except Held:
+            print(f"error: another process ({run.owner}) is training {run.name}", file=sys.stderr)
+            return HELD
+    return {"done": 0, "preempted": PREEMPTED}.get(status, 1)
 
 
 def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from experiments import workdir
-    from experiments.board import Board
+    from experiments import board, workdir
 
     runs = workdir.open_sweep(options.workdir).runs()
-    if not options.json:
-        Console().print(Board.table({run: run.status for run in runs}))
+    if options.watch:
+        with board.Board(runs) as shown:
+            while any(state not in workdir.ENDED for state in shown.states.values()):
+                time.sleep(0.5)
+                shown.update()
         return 0
-    cells = [
-        {
-            "name": run.cell.name,
-            "seed": run.seed,
-            "status": run.status,
-            "step": (run.result or run.progress)["step"],
-            "attempts": len(run.attempts),
-        }
-        for run in runs
-    ]
-    print(json.dumps({"cells": cells}, indent=2))
+    states = {run: run.status for run in runs}
+    if options.json:
+        print(json.dumps({"cells": board.as_data(states)}, indent=2))
+    else:
+        Console().print(board.table(states))
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from experiments import workdir
+
+    sweep = workdir.open_sweep(options.workdir)
+    runs = sweep.runs()
+    sweep.request_stop()
+    running = [run for run in runs if run.status == "running"]
+    print(f"{len(running)} runs are asked to save and end; what waits is not begun")
+    while running:
+        time.sleep(0.5)
+        for run in [run for run in running if run.status != "running"]:
+            running.remove(run)
+            print(f"{run.name}  {run.status}", flush=True)
     return 0
 
 
@@ -198,10 +239,28 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds a cell (1)")
     run.add_argument("--cells", default="*", metavar="GLOB", help="only cells of these names")
     run.add_argument("--budget", default="digits", help="digits, cifar10, imagenette or paper")
-    run.add_argument("--jobs", type=_positive, metavar="N", help="processes at a time (one a core)")
+    run.add_argument(
+        "--launcher",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="what trains: processes of this machine (default), a Ray or a Slurm cluster",
+    )
+    run.add_argument(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="local: processes at a time (one a GPU; without any, one a core)",
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the runs and their commands, start nothing"
+    )
 
     add_json(status := add("status", _status, "show how the runs of a sweep stand"))
     add_workdir(status, True, "directory of the sweep")
+    status.add_argument("--watch", action="store_true", help="keep it live until all have ended")
+
+    stop = add("stop", _stop, "end a sweep: what runs saves and ends, what waits is not begun")
+    add_workdir(stop, True, "directory of the sweep")
 
     report = add("report", _report, "print the table of a sweep, ours beside the paper's")
     add_workdir(report, True, "directory of the sweep")
@@ -230,10 +289,15 @@ def _parser() -> argparse.ArgumentParser:
     cell.add_argument("name", metavar="CELL")
     cell.add_argument("--seed", type=int, default=0, metavar="N")
     add_workdir(cell, True, "directory of the sweep")
-    cell.add_argument("--data-dir", default="", metavar="DIR")
-    cell.add_argument("--workers", type=int, default=0, metavar="N")
-    cell.add_argument("--broken", choices=("error", "skip"), default="error")
-    cell.add_argument("--broken-budget", type=float, default=0.01, metavar="SHARE")
+    cell.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes of this run, as JAX's cluster detection finds them",
+    )
+    cell.epilog = (
+        "Exit status: 0 if it is done, 1 if it failed or diverged, 2 for a mistake in the command, "
+        "69 if another process trains it, 75 if it was asked to end and has saved."
+    )
     return parser
 
 

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +12,9 @@ from rich.table import Table
 from experiments.workdir import Run
 
 _STYLES = {"done": "green", "running": "cyan", "diverged": "red", "failed": "red"}
+
+# What a terminal shows that is too low for all.
+_BY_INTEREST = ("running", "failed", "diverged", "preempted", "interrupted", "missing", "done")
 
 
 class Board:
@@ -22,7 +25,8 @@ class Board:
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
         self._began = time.monotonic()
-        self._shown: dict[Run, str] = {run: run.status for run in runs}
+        self._due = 0.0
+        self._shown = self.states = {run: run.status for run in runs}
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -30,38 +34,56 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.update()
+        self._show()
         self._live.stop()
 
     def update(self) -> None:
-        """Shows what has changed."""
-        states = {run: run.status for run in self._runs}
-        if self._console.is_terminal:
-            self._live.update(self.table(states), refresh=True)
-            return
-        for run, state in states.items():
-            if state != self._shown[run]:
-                self._shown[run] = state
-                self._console.print(self._line(run, state, states), highlight=False, soft_wrap=True)
+        """Shows what has changed, unless that would take much of the time."""
+        began = time.monotonic()
+        if began >= self._due:
+            self._show()
+            took = time.monotonic() - began
+            self._due = began + max(0.5, 20 * took)
 
-    def _line(self, run: Run, state: str, states: dict[Run, str]) -> str:
-        ended = sum(other in ("done", "diverged", "failed") for other in states.values())
+    def _show(self) -> None:
+        self.states = {
+            run: state if state in ("done", "diverged") else run.status
+            for run, state in self.states.items()
+        }
+        if self._console.is_terminal:
+            most = max(1, self._console.height - 3)
+            self._live.update(table(self.states, most), refresh=True)
+            return
+        for run, state in self.states.items():
+            if state != self._shown[run]:
+                self._console.print(self._line(run, state), highlight=False, soft_wrap=True)
+        self._shown = self.states
+
+    def _line(self, run: Run, state: str) -> str:
+        ended = sum(other in ("done", "diverged", "failed") for other in self.states.values())
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        text = f"[{minutes}:{seconds:02}] {ended}/{len(states)}  {_label(run)}  {state}"
+        label = f"{run.cell.name} seed {run.seed}"
+        text = f"[{minutes}:{seconds:02}] {ended}/{len(self.states)}  {label}  {state}"
         return f"{text}  {outcome(run)}".rstrip().replace("[", r"\[", 1)
 
-    @staticmethod
-    def table(states: Mapping[Run, str]) -> Table:
-        """How runs stand, given the status of each."""
-        counts = Counter(states.values())
-        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
-        table = Table(title=summary, box=None, title_justify="left")
-        for heading in ("cell", "seed", "state", "step", "loss", "steps/s", "left", ""):
-            justify = "left" if heading in ("cell", "state", "") else "right"
-            table.add_column(heading, justify=justify, no_wrap=heading != "")
-        for run, state in states.items():
-            table.add_row(*_row(run, state), style=_STYLES.get(state, "dim"))
-        return table
+
+def table(states: Mapping[Run, str], most: int | None = None) -> Table:
+    """How runs stand, given the state of each; if more than ``most``, those of most interest."""
+    counts = Counter(states.values())
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    made = Table(title=summary, box=None, title_justify="left")
+    headings = ("cell", "seed", "state", "step", "loss", "steps/s", "left", "tries", "owner", "")
+    for heading in headings:
+        justify = "left" if heading in ("cell", "state", "owner", "") else "right"
+        made.add_column(heading, justify=justify, no_wrap=heading != "")
+    for run, state in _of_interest(states, most):
+        made.add_row(*_row(run, state), style=_STYLES.get(state, "dim"))
+    return made
+
+
+def as_data(states: Mapping[Run, str]) -> list[dict[str, Any]]:
+    """The same as plain data: of each run its state, step, loss, rate, time left and so on."""
+    return [_described(run, state) for run, state in states.items()]
 
 
 def outcome(run: Run) -> str:
@@ -74,21 +96,45 @@ def outcome(run: Run) -> str:
     return f"{result['reason']} ({run.directory / 'output.log'})"
 
 
-def _label(run: Run) -> str:
-    return f"{run.cell.name} seed {run.seed}"
+def _of_interest(states: Mapping[Run, str], most: int | None) -> Iterable[tuple[Run, str]]:
+    if most is None or len(states) <= most:
+        return states.items()
+    ranked = sorted(states.items(), key=lambda item: _BY_INTEREST.index(item[1]))
+    return ranked[:most]
+
+
+def _described(run: Run, state: str) -> dict[str, Any]:
+    """How a run stands; loss, rate (steps a second) and seconds left only while it is running."""
+    begun = state != "missing"
+    result = run.result if begun else None
+    progress = run.progress
+    described = {
+        "name": run.cell.name,
+        "seed": run.seed,
+        "status": state,
+        "step": (result or progress)["step"],
+        "steps": progress["total"] or None,
+        "loss": None,
+        "rate": None,
+        "seconds_left": None,
+        "attempts": run.num_attempts if begun else 0,
+        "owner": None,
+    }
+    if state == "running":
+        described["owner"] = run.owner
+        if progress["rate"]:
+            left = (progress["total"] - progress["step"]) / progress["rate"]
+            described |= {"loss": progress["loss"], "rate": progress["rate"]}
+            described["seconds_left"] = round(left, 1)
+    return described
 
 
 def _row(run: Run, state: str) -> list[str]:
-    name = [run.cell.name, str(run.seed), state]
-    progress = run.progress
-    if state != "running" or not progress["step"]:
-        return [*name, "", "", "", "", outcome(run)]
-    left = int((progress["total"] - progress["step"]) / progress["rate"])
-    return [
-        *name,
-        f"{progress['step']}/{progress['total']}",
-        f"{progress['loss']:.3f}",
-        f"{progress['rate']:.1f}",
-        f"{left // 60}:{left % 60:02}",
-        "",
-    ]
+    described = _described(run, state)
+    steps = f"{described['step']}/{described['steps']}" if described["steps"] else ""
+    row = [run.cell.name, str(run.seed), state, steps, "", "", ""]
+    if described["rate"]:
+        left = int(described["seconds_left"])
+        row[4:] = [f"{described['loss']:.3f}", f"{described['rate']:.1f}"]
+        row.append(f"{left // 60}:{left % 60:02}")
+    return [*row, str(described["attempts"] or ""), described["owner"] or "", outcome(run)]

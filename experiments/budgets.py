@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.config import arguments_of
 from experiments.experiment import did_you_mean
+from experiments.limits import Limits
 from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
@@ -85,8 +86,8 @@ def budget(name: str) -> ConfigDict:
 
     Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
     ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images;
-    broken and broken_budget, the fields of `Broken`), ``recipe`` and ``intervals`` (the fields of
-    `Recipe` and `Intervals`).
+    broken and broken_budget, the fields of `Broken`), ``recipe``, ``intervals`` and ``limits`` (the
+    fields of `Recipe`, `Intervals` and `Limits`), ``ray`` and ``slurm`` (those of the engines).
 
     Raises:
       InputError: There is none of that name.
@@ -110,5 +111,6 @@ def budget(name: str) -> ConfigDict:
             },
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
+            "limits": dataclasses.asdict(Limits()),
         }
     )

@@ -1,85 +1,212 @@
-"""One run in one process: trains a cell with a seed, and leaves a record of how it ended."""
+"""One run in one process, or in several: trains a cell with a seed, and leaves a record of it."""
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
+import signal
 import socket
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments import compile_cache, provenance
+from experiments import compile_cache, provenance, workdir
 from experiments import config as configs
-from experiments.lock import hold
+from experiments.launch import HELD
+from experiments.limits import watch
+from experiments.lock import Held, hold
 from experiments.workdir import Run, Sweep
 from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
+from shufflenet_jax.devices import from_lead, is_lead
+from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
-from shufflenet_jax.fit import Diverged, Progress, fit
+from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
 
 _PACKAGES = ("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
+_STOP_SECONDS = 1.0
+
+_MAY_PASS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+)
 
 
-def train(sweep: Sweep, run: Run) -> str:
-    """Trains a run to its end, unless it has one, and returns its status.
+def train(sweep: Sweep, run: Run, interruption: Callable[[], bool] = lambda: False) -> str:
+    """Trains a run to its end, unless it has one; returns its status, or "preempted".
+
+    Where JAX knows several processes, all of them call it; the lead one holds the lock and writes.
+
+    Args:
+      sweep: The sweep.
+      run: What to train.
+      interruption: Whether the process was asked to end.
 
     Raises:
       Held: Another process is training it.
+      InputError: Its directory holds another configuration, or leads outside the sweep's.
     """
-    run.directory.mkdir(parents=True, exist_ok=True)
-    with hold(run.directory / "lock"):
-        if run.status in ("done", "diverged"):
+    with _claim(sweep, run):
+        if from_lead(int(run.status in ("done", "diverged"))):
             return run.status
-        with contextlib.suppress(FileNotFoundError):  # of an earlier failure
-            (run.directory / "result.json").unlink()
-        _write(run.directory / "config.json", configs.identity(_config(sweep, run)))
-        _record_attempt(run)
-        started = time.monotonic()
+        identity = configs.identity(configs.cell_config(sweep.config, run.cell))
+        _check_configuration(run, identity)
         compile_cache.enable()
-        try:
-            outcome = _fit(sweep, run)
-        except Diverged as diverged:
-            outcome = {"status": "diverged", "step": diverged.step, "reason": str(diverged)}
-        except Exception as error:
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            outcome = {
-                "status": "failed",
-                "step": run.progress["step"],
-                "reason": reason,
-                "traceback": traceback.format_exc(),
-            }
-        outcome["seconds_of_last_attempt"] = round(time.monotonic() - started, 1)
-        run.end(outcome)
+        if not is_lead():
+            return _outcome(sweep, run, interruption)["status"]
+        run.reopen()
+        _write(run.directory / "config.json", identity)
+        with _attempt(run) as attempt:
+            outcome = _outcome(sweep, run, interruption)
+            attempt["ended"] = outcome["status"]
+        if outcome["status"] != "preempted":
+            run.end(outcome)
         return outcome["status"]
 
 
-def _fit(sweep: Sweep, run: Run) -> dict[str, Any]:
-    config = _config(sweep, run)
+@contextlib.contextmanager
+def asked_to_end(sweep: Sweep) -> Iterator[Callable[[], bool]]:
+    """Yields whether this process was asked to end: by SIGTERM or SIGINT, or with its sweep."""
+    asked = False
+    looked = 0.0
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    def is_asked() -> bool:
+        nonlocal asked, looked
+        if not asked and time.monotonic() - looked > _STOP_SECONDS:
+            looked = time.monotonic()
+            asked = sweep.is_stopping
+        return asked
+
+    before = {each: signal.signal(each, ask) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield is_asked
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def _claim(sweep: Sweep, run: Run) -> Iterator[None]:
+    """Holds the run's lock, for all processes that train it together."""
+    with contextlib.ExitStack() as stack:
+        held = False
+        if is_lead():
+            workdir.check_own(run, sweep.directory)
+            run.directory.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(hold(run.lock, on_loss=_leave))
+            except Held:
+                held = True
+        if from_lead(int(held)):
+            raise Held(run.lock)
+        yield
+
+
+def _leave() -> None:
+    """Ends this process at once: another one has taken over what it was writing."""
+    os._exit(HELD)
+
+
+def _check_configuration(run: Run, identity: dict[str, Any]) -> None:
+    path = run.directory / "config.json"
+    try:
+        old = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    changes = configs.differences(old, identity)
+    if changes:
+        raise InputError(
+            f"{run.directory} was begun with another configuration ({'; '.join(changes)})"
+        )
+
+
+def _outcome(sweep: Sweep, run: Run, interruption: Callable[[], bool]) -> dict[str, Any]:
+    """Trains, and says how it ended; no exception gets by."""
+    try:
+        return _fit(sweep, run, interruption)
+    except Diverged as diverged:
+        return {"status": "diverged", "step": diverged.step, "reason": str(diverged)}
+    except Preempted as preempted:
+        return {"status": "preempted", "step": preempted.step, "reason": str(preempted)}
+    except Exception as error:
+        traceback.print_exc()
+        lines = f"{type(error).__name__}: {error}".splitlines()
+        return {
+            "status": "failed",
+            "step": run.progress["step"],
+            "reason": lines[0],
+            "transient": may_pass(error),
+            "traceback": traceback.format_exc(),
+        }
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a failure may be gone when the run is tried again.
+
+    So may a full disk, a file system that was away and memory that ran out, and nothing else that
+    Python can report.
+    """
+    chain = [error]
+    while following := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(following)
+    return any(_passes(each) for each in chain)
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _MAY_PASS
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _fit(sweep: Sweep, run: Run, interruption: Callable[[], bool]) -> dict[str, Any]:
+    config = configs.cell_config(sweep.config, run.cell)
     dataset = data.load(config.data.name, configs.data_dir_of(config))
     recipe = configs.recipe_of(config)
     network = configs.network_of(config, dataset.num_classes, run.seed)
 
     def report(progress: Progress) -> None:
-        _write(run.directory / "progress.json", dataclasses.asdict(progress))
+        if is_lead():
+            _write(run.directory / "progress.json", dataclasses.asdict(progress))
 
-    evaluation = fit(
-        network,
-        dataset,
-        recipe,
-        seed=run.seed,
-        directory=run.directory,
-        intervals=configs.intervals_of(config),
-        num_workers=config.data.workers,
-        broken=configs.broken_of(config),
-        on_progress=report,
-    )
+    own = run.stall if is_lead() else run.directory / f"stall{jax.process_index()}.txt"
+    with watch(own, configs.limits_of(config).stall_minutes) as alive:
+
+        def interrupted() -> bool:
+            alive()
+            return interruption()
+
+        evaluation = fit(
+            network,
+            dataset,
+            recipe,
+            seed=run.seed,
+            directory=run.directory,
+            intervals=configs.intervals_of(config),
+            num_workers=config.data.workers,
+            broken=configs.broken_of(config),
+            on_progress=report,
+            interrupted=interrupted,
+        )
     size = recipe.preprocessing.image_size
     return {
         "status": "done",
@@ -92,24 +219,26 @@ def _fit(sweep: Sweep, run: Run) -> dict[str, Any]:
     }
 
 
-def _config(sweep: Sweep, run: Run):
-    return configs.cell_config(sweep.config, run.cell)
-
-
-def _record_attempt(run: Run) -> None:
+@contextlib.contextmanager
+def _attempt(run: Run) -> Iterator[dict[str, Any]]:
+    """Records where, when and with what this process trains; yields the record, to be added to."""
+    number, began = run.num_attempts + 1, time.monotonic()
     attempt = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
         "processor": provenance.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": provenance.versions(_PACKAGES),
         "commit": provenance.commit(),
     }
-    with (run.directory / "attempts.jsonl").open("a") as file:
-        file.write(json.dumps(attempt) + "\n")
+    run.record_attempt(number, attempt)
+    yield attempt
+    attempt["seconds"] = round(time.monotonic() - began, 1)
+    run.record_attempt(number, attempt)
 
 
 def _write(path: Path, value: Any) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments.experiment import Cell, did_you_mean
+from experiments.launchers import Engine
+from experiments.launchers.local import Local, default_slots
+from experiments.limits import Limits
 from shufflenet_jax.data import Broken, Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
@@ -18,9 +22,10 @@ from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.zoo import FAMILIES
 
-# Where data lie and who prepares them changes no result; nor does what is done about broken images
-# change one that there is without it (`Broken`).
-_MACHINE_KEYS = ("data.dir", "data.workers", "data.broken", "data.broken_budget")
+# Where data lie, who prepares them and what trains changes no result; nor does what is done about
+# broken images change one that there is without it (`Broken`).
+_CELLS_MACHINE = ("data.dir", "data.workers", "data.broken", "data.broken_budget", "limits.")
+_MACHINE = (*_CELLS_MACHINE, "ray.", "slurm.")
 
 
 def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str] = ()) -> None:
@@ -100,21 +105,83 @@ def _parse(key: str, text: str, old: Any) -> Any:
 
 def cell_config(config: ConfigDict, cell: Cell) -> ConfigDict:
     """Returns the configuration of one cell."""
+    return changed(config, cell.overrides)
+
+
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy with dotted keys set; see `assign`."""
     own = ConfigDict(config.to_dict())
-    assign(own, cell.overrides)
+    assign(own, values)
     return own
+
+
+def machine_assignments(config: ConfigDict) -> list[str]:
+    """What a cell has to be told beside its identity, as ``KEY=VALUE``."""
+    return [f"{key}={value}" for key, value in _flat(config) if key.startswith(_CELLS_MACHINE)]
+
+
+def override_machine(config: ConfigDict, assignments: Iterable[str]) -> None:
+    """Applies assignments to keys that change no result, in place.
+
+    Raises:
+      InputError: As `override`; or the key is part of the identity.
+    """
+    for assignment in assignments:
+        key = assignment.partition("=")[0]
+        if not key.startswith(_MACHINE):
+            raise InputError(f"{key} was set when the sweep was planned and cannot change")
+    override(config, assignments)
 
 
 def identity(config: ConfigDict) -> dict[str, Any]:
     """The part of a configuration that decides the results: flat, as JSON would give it back."""
-    flat = {key: value for key, value in _flat(config) if key not in _MACHINE_KEYS}
-    return json.loads(json.dumps(flat))
+    flat = {key: value for key, value in _flat(config) if not key.startswith(_MACHINE)}
+    return _as_json(flat)
 
 
-def digest(config: ConfigDict) -> str:
-    """Eight hexadecimal digits that stand for the identity of a configuration."""
-    text = json.dumps(identity(config), sort_keys=True)
+def identities(config: ConfigDict, cells: Iterable[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Yields each cell with the identity of its configuration, fast for thousands of them."""
+
+    @cache
+    def base(family: str | None) -> dict[str, Any]:
+        return identity(changed(config, {} if family is None else {"network.name": family}))
+
+    def of(cell: Cell) -> dict[str, Any]:
+        known = base(cell.overrides.get("network.name"))
+        for key in cell.overrides:
+            if key not in known:
+                _value(cell_config(config, cell), key)  # says so
+        return known | _as_json(cell.overrides)
+
+    return ((cell, of(cell)) for cell in cells)
+
+
+def own(identity: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a cell's identity that tells it from the sweep's: all of its network, and more.
+
+    Networks of other families have other keys, of which a base that lacks them knows no defaults.
+    """
+    return {
+        key: value
+        for key, value in identity.items()
+        if key.startswith("network.") or base[key] != value
+    }
+
+
+def whole(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's identity, of its own part and the sweep's."""
+    rest = {key: value for key, value in base.items() if not key.startswith("network.")}
+    return rest | own
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for an identity."""
+    text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -149,6 +216,29 @@ def recipe_of(config: ConfigDict) -> Recipe:
 def intervals_of(config: ConfigDict) -> Intervals:
     """Builds the intervals."""
     return Intervals(**config.intervals.to_dict())
+
+
+def limits_of(config: ConfigDict) -> Limits:
+    """Builds the limits of a run."""
+    return Limits(**config.limits.to_dict())
+
+
+def engine_of(config: ConfigDict, launcher: str, jobs: int | None) -> Engine:
+    """Builds what runs a sweep's commands.
+
+    Args:
+      config: The configuration.
+      launcher: "local", "ray" or "slurm".
+      jobs: Processes at a time; only "local" takes them.
+
+    Raises:
+      InputError: The engine is not installed, or cannot do what is asked of it.
+    """
+    if launcher == "local":
+        return Local(jobs or default_slots())
+    if jobs is not None:
+        raise InputError(f"--jobs is for --launcher local: {launcher} has a queue of its own")
+    raise NotImplementedError
 
 
 def broken_of(config: ConfigDict) -> Broken:

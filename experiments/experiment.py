@@ -86,17 +86,18 @@ class Experiment:
     claims: tuple[Claim, ...]
     difference: tuple[str, str] | None
 
-    def matching(self, pattern: str) -> list[Cell]:
-        """Returns the cells whose names match a glob.
 
-        Raises:
-          InputError: None does.
-        """
-        found = [cell for cell in self.cells if fnmatchcase(cell.name, pattern)]
-        if not found:
-            every = ", ".join(cell.name for cell in self.cells)
-            raise InputError(f"no cell matches {pattern!r}; there are {every}")
-        return found
+def matching(cells: Sequence[Cell], pattern: str) -> list[Cell]:
+    """Returns the cells whose names match a glob.
+
+    Raises:
+      InputError: None does.
+    """
+    found = [cell for cell in cells if fnmatchcase(cell.name, pattern)]
+    if not found:
+        every = ", ".join(cell.name for cell in cells)
+        raise InputError(f"no cell matches {pattern!r}; there are {every}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """A lock that outlives neither its owner nor the file system: a file with a heartbeat.
 
 It works where `flock` does not (network file systems): it needs only that a hard link is made
-once. The owner renews it every few seconds; one that has not been renewed for a minute, or whose
-owner was a process of this machine that has ended, is taken over.
+once. The owner renews it every few seconds. It is taken over when its owner was a process of this
+machine that has ended, or is on another machine and has not renewed it for a minute. The owner that
+finds its lock taken over, because it was suspended for so long, lets go of everything.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HEARTBEAT_SECONDS = 5.0
@@ -23,44 +24,59 @@ class Held(Exception):
     """Another process, which is alive, holds the lock."""
 
 
+def _raise_lost() -> None:
+    raise RuntimeError("the lock was taken over")
+
+
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path, on_loss: Callable[[], None] = _raise_lost) -> Iterator[None]:
     """Holds the lock at path inside the block.
+
+    Args:
+      path: The lock's file.
+      on_loss: Called in another thread if the lock was taken over, which happens to a process that
+        was suspended for longer than others wait. It should end the process at once.
 
     Raises:
       Held: A live process holds it.
     """
     token = uuid.uuid4().hex
     mine = path.with_name(f".{path.name}.{token}")
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": token}
+    owner = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "machine": _machine(),
+        "began": _stat(os.getpid())[1],
+        "token": token,
+    }
     mine.write_text(json.dumps(owner))
     try:
         _acquire(path, mine)
+        _sweep_up(path, now=mine.stat().st_mtime)
     finally:
         mine.unlink()
     ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    heart = threading.Thread(target=_beat, args=(path, token, ended, on_loss), daemon=True)
     heart.start()
     try:
         yield
     finally:
         ended.set()
         heart.join()
-        if _owner(path).get("token") == token:
+        if _read(path).get("token") == token:
             path.unlink()
 
 
 def is_held(path: Path) -> bool:
     """Whether a live process holds the lock."""
-    owner = _owner(path)
-    if not owner:
-        return False
-    if owner["host"] == socket.gethostname():
-        return _alive(owner["pid"])
-    try:
-        return time.time() - path.stat().st_mtime < STALE_SECONDS
-    except FileNotFoundError:
-        return False
+    return _is_alive(path, _read(path), time.time())
+
+
+def owner(path: Path) -> str | None:
+    """The process that holds the lock, as ``HOST:PID``; None if no live one does."""
+    found = _read(path)
+    alive = _is_alive(path, found, time.time())
+    return f"{found.get('host', '?')}:{found.get('pid', '?')}" if alive else None
 
 
 def _acquire(path: Path, mine: Path) -> None:
@@ -69,48 +85,98 @@ def _acquire(path: Path, mine: Path) -> None:
             os.link(mine, path)  # atomic, on network file systems too
             return
         except FileExistsError:
-            if is_held(path) or not _bury(path):
+            found = _read(path)
+            # The file system's own clock, which may differ from this machine's.
+            now = mine.stat().st_mtime
+            if found and (_is_alive(path, found, now) or not _bury(path, found["token"], now)):
                 raise Held(path) from None
 
 
-def _bury(path: Path) -> bool:
-    """Removes a dead owner's lock; False if another process is doing so."""
-    owner = _owner(path)
-    if not owner:
-        return True
+def _bury(path: Path, token: str, now: float) -> bool:
+    """Removes the lock of a dead owner; False if another process is doing so."""
     # Only one process may bury this very lock: a second one could remove its successor's.
-    grave = path.with_name(f".{path.name}.{owner['token']}.dead")
+    grave = path.with_name(f".{path.name}.{token}.dead")
     try:
         os.close(os.open(grave, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - grave.stat().st_mtime > STALE_SECONDS:
+            if now - grave.stat().st_mtime > STALE_SECONDS:
                 grave.unlink()
         return False
-    if _owner(path).get("token") == owner["token"]:
+    if _read(path).get("token") == token:
         path.unlink()
     grave.unlink()
     return True
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT_SECONDS):
+def _sweep_up(path: Path, now: float) -> None:
+    """Removes what processes left that were killed while they tried to get the lock."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
         with contextlib.suppress(FileNotFoundError):
+            if now - leftover.stat().st_mtime > STALE_SECONDS:
+                leftover.unlink()
+
+
+def _beat(path: Path, token: str, ended: threading.Event, on_loss: Callable[[], None]) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        try:
+            if _read(path).get("token") != token:
+                on_loss()
+                return
             os.utime(path)
+        except OSError:  # a network file system that is away for a while
+            continue
 
 
-def _owner(path: Path) -> dict:
+def _read(path: Path) -> dict:
+    """The owner that the lock names; empty if there is no lock."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return {}
+    except ValueError:  # lost in a crash of the file system; its time tells whether it is held
+        return {"token": "unreadable"}
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(path: Path, found: dict, now: float) -> bool:
+    if not found:
+        return False
+    if found.get("machine") == _machine():
+        return _is_running(found["pid"], found["began"])
+    try:
+        return now - path.stat().st_mtime < STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _machine() -> str:
+    """Names the processes that can see one another: this boot, and this space of process numbers.
+
+    Containers may share a host's name, and two hosts may have one name.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _is_running(pid: int, began: str) -> bool:
+    """Whether a process is alive; not one that got the number of another one that has ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    state, since = _stat(pid)
+    return state != "Z" and since == began
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """State of a process, and when it began in ticks since boot; empty where /proc is not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "", ""
+    return fields[0], fields[19]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments import config as configs
 from experiments import experiment, workdir
+from experiments.launchers import Engine
 from experiments.workdir import Run, Sweep
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
@@ -18,8 +19,11 @@ def plan(
     directory: Path | None,
     pattern: str,
     seeds: int,
-) -> tuple[Sweep, list[Run]]:
-    """Returns the sweep, opened or begun, and the runs that were asked for, seed by seed.
+    launcher: str,
+    jobs: int | None,
+    dry: bool = False,
+) -> tuple[Sweep, list[Run], Engine]:
+    """Returns the sweep, opened or begun; the runs that were asked for, seed by seed; the engine.
 
     Args:
       name: Of the experiment.
@@ -28,17 +32,21 @@ def plan(
       directory: Where the sweep is kept; ``runs/NAME`` if None.
       pattern: Glob that chooses cells by name.
       seeds: Seeds a cell.
+      launcher: Name of the engine.
+      jobs: Processes at a time, of engines that can be told.
+      dry: Write nothing.
 
     Raises:
       InputError: Anything that would keep a run from starting. Nothing was written.
     """
     chosen = experiment.load(name)
-    cells = chosen.matching(pattern)
+    cells = experiment.matching(chosen.cells, pattern)
     config = chosen.get_config(budget)
     swept = {key for cell in chosen.cells for key in cell.overrides}
     configs.override(config, assignments, swept)
     configs.intervals_of(config)
     configs.broken_of(config)
+    configs.limits_of(config)
     recipe, data_dir = configs.recipe_of(config), configs.data_dir_of(config)
     data.check(config.data.name, data_dir)
     # The networks of the experiments' own files are valid: only changed ones take the time.
@@ -50,6 +58,7 @@ def plan(
         raise InputError(
             f"recipe.batch_size {recipe.batch_size} is more than the {examples} images"
         )
-    directory = directory or Path("runs") / name
-    sweep = workdir.create(chosen, budget, config, directory.absolute())
-    return sweep, [sweep.run(cell, seed) for seed in range(seeds) for cell in cells]
+    engine = configs.engine_of(config, launcher, jobs)
+    directory = (directory or Path("runs") / name).absolute()
+    sweep = workdir.create(chosen, budget, config, directory, cells=cells, seeds=seeds, dry=dry)
+    return sweep, [sweep.run(cell, seed) for seed in range(seeds) for cell in cells], engine

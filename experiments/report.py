@@ -4,7 +4,9 @@ import csv
 import io
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache, partial
 from statistics import fmean, stdev
 from typing import Any
 
@@ -13,17 +15,22 @@ from experiments import markdown
 from experiments.budgets import BUDGETS
 from experiments.claims import judge
 from experiments.experiment import Cell
-from experiments.workdir import Run, Sweep
+from experiments.workdir import Sweep
+from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
+
+_IMAGE_SIZE = "recipe.preprocessing.image_size"
+_Values = tuple[tuple[str, Any], ...]
 
 
 def summary(sweep: Sweep) -> dict[str, Any]:
     """Everything that a report says, as plain data."""
-    cells = [_cell(sweep, cell) for cell in sweep.experiment.cells]
+    counts = cache(partial(_count, sweep))
+    cells = [_cell(sweep, cell, counts) for cell in sweep.cells]
     errors = {cell["name"]: cell["errors"] for cell in cells}
     return {
         "experiment": sweep.experiment.name,
-        "data": sweep.config.data.name,
+        "data": data.label(sweep.config.data.name),
         "cells": cells,
         "claims": [
             {"claim": claim.text, "verdict": judge(claim, errors)}
@@ -74,47 +81,53 @@ def as_markdown(sweep: Sweep) -> str:
 
 def _caveat(sweep: Sweep) -> str:
     """What the table can and cannot say; a budget knows it of its own data only."""
-    budget, data = BUDGETS[sweep.budget], sweep.config.data.name
-    if data == budget.data:
+    budget, name = BUDGETS[sweep.budget], sweep.config.data.name
+    if name == budget.data:
         return budget.verdict
-    return f"The paper's claims are about ImageNet, not {data}."
+    return f"The paper's claims are about ImageNet, not {data.label(name)}."
 
 
 FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json}
 
 
-def _cell(sweep: Sweep, cell: Cell) -> dict[str, Any]:
-    runs = sweep.begun(cell)
-    done = [run.result for run in runs if run.status == "done"]
+def _cell(sweep: Sweep, cell: Cell, counts: Callable[[_Values], dict[str, Any]]) -> dict[str, Any]:
+    runs = sweep.runs_of(cell)
+    states = [run.status for run in runs]
+    done = [run.result for run, state in zip(runs, states, strict=True) if state == "done"]
     errors = [result["top1_error"] for result in done]
     return {
         "name": cell.name,
         "row": cell.row,
         "column": cell.column,
-        "status": _status(runs),
+        "status": _worst(states),
+        "seeds": len(runs),
         "n": len(errors),
         "errors": errors,
         "error_mean": fmean(errors) if errors else None,
         "error_std": stdev(errors) if len(errors) > 1 else None,
         "paper_error": cell.paper_error,
-        **_network(sweep, cell, done),
+        **(done[0]["network"] if done else counts(_deciding(cell))),
     }
 
 
-def _status(runs: list[Run]) -> str:
+_ORDER = ("failed", "diverged", "running", "preempted", "interrupted", "missing", "done")
+
+
+def _worst(states: Sequence[str]) -> str:
     """One word for all seeds: done only if each is; else the worst of them."""
-    states = Counter(run.status for run in runs)
-    order = ("failed", "diverged", "running", "missing", "done")
-    return next((state for state in order if states[state]), "missing")
+    return next((state for state in _ORDER if state in states), "missing")
 
 
-def _network(sweep: Sweep, cell: Cell, done: list[dict]) -> dict[str, Any]:
-    """Real channels, and counts at the image size of the run, which a run that ended knows."""
-    if done:
-        return done[0]["network"]
-    config = configs.cell_config(sweep.config, cell)
-    size = config.recipe.preprocessing.image_size
-    network = configs.network_of(config, num_classes=1000)
+def _deciding(cell: Cell) -> _Values:
+    """What decides the counts of a cell's network, in a form that tells equal ones."""
+    keys = ("network.", _IMAGE_SIZE)
+    return tuple(item for item in cell.overrides.items() if item[0].startswith(keys))
+
+
+def _count(sweep: Sweep, values: _Values) -> dict[str, Any]:
+    """Real channels and counts, at the image size of the run, of a network not yet trained."""
+    size = dict(values).get(_IMAGE_SIZE, sweep.config.recipe.preprocessing.image_size)
+    network = configs.network_of(configs.changed(sweep.config, dict(values)), num_classes=1000)
     return {"widths": network.widths, **asdict(complexity(network, (size, size, 3)))}
 
 
@@ -141,8 +154,8 @@ def _ours(cell: dict) -> str:
     if not cell["errors"]:
         return cell["status"]
     spread = "" if cell["error_std"] is None else f" ± {cell['error_std']:.2f}"
-    unfinished = "" if cell["status"] == "done" else f" (n={cell['n']}, others {cell['status']})"
-    return f"{cell['error_mean']:.2f}{spread}{unfinished}"
+    some = f" ({cell['n']} of {cell['seeds']} seeds, others {cell['status']})"
+    return f"{cell['error_mean']:.2f}{spread}{'' if cell['status'] == 'done' else some}"
 
 
 def _difference(minuend: dict, subtrahend: dict) -> str:

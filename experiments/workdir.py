@@ -1,18 +1,28 @@
 """A sweep on disk. What is known of a sweep is what lies here; processes come and go.
 
-DIR/sweep.json                      the experiment, its budget and configuration
+DIR/sweep.json                      the manifest: the experiment, its budget and configuration, and
+                                    every cell with its folder and how many seeds were asked for
+DIR/stop                            the sweep was asked to end (`python -m experiments stop`)
 DIR/cells/NAME-HASH/seedN/          one run: a cell trained with one seed
-    config.json                     its configuration
-    attempts.jsonl                  one line a start: when, where, versions, git commit
+    config.json                     its configuration, of which HASH is made
+    attempts/0001.json              one file a start: when, where, versions, git commit, how long
     lock                            its owner, while a process trains it (`experiments.lock`)
     progress.json                   where it stands
     metrics.jsonl  events/  checkpoints/    written by `shufflenet_jax.fit`
     result.json                     how it ended: done, diverged or failed
     output.log                      what its processes printed
+    stall.txt                       where a process hung that was ended for it
+
+The manifest is frozen: cells keep the configuration that they were planned with, whatever becomes
+of the code. A sweep may come from someone else, so it is only ever read as JSON, and nothing in it
+can name a place outside DIR.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +30,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import config as configs
-from experiments.experiment import Cell, Experiment, load
-from experiments.lock import is_held
+from experiments.experiment import Cell, Experiment, load, matching
+from experiments.lock import is_held, owner
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
+
+ENDED = ("done", "diverged", "failed")
+"""States of runs that have a result; only those that failed are worth another try."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +48,40 @@ class Run:
     directory: Path
 
     @property
+    def name(self) -> str:
+        """The cell's and the seed's, as ``0.25x-g3-seed0``."""
+        return f"{self.cell.name}-seed{self.seed}"
+
+    @property
+    def lock(self) -> Path:
+        """The lock that a process holds while it trains the run."""
+        return self.directory / "lock"
+
+    @property
+    def stall(self) -> Path:
+        """Where a process that hung leaves its traceback."""
+        return self.directory / "stall.txt"
+
+    @property
+    def owner(self) -> str | None:
+        """The process that trains it now."""
+        return owner(self.lock)
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """How it ended, or None if it has not."""
         return _read_json(self.directory / "result.json")
 
     def end(self, outcome: dict[str, Any]) -> None:
-        """Records how it ended: "status" and, unless it is done, "reason" and "step"."""
+        """Records how it ended: "status" and, unless it is done, "reason" and "step".
+
+        A failure has "transient" as well: whether it may pass.
+        """
         write_atomically(self.directory / "result.json", json.dumps(outcome, indent=1))
+
+    def reopen(self) -> None:
+        """Forgets an earlier failure."""
+        (self.directory / "result.json").unlink(missing_ok=True)
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -51,18 +91,65 @@ class Run:
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
-        """What is known of each process that started on it; a line cut off by a crash is not."""
-        path = self.directory / "attempts.jsonl"
-        *lines, _ = path.read_text().split("\n") if path.exists() else [""]
-        return [json.loads(line) for line in lines]
+        """What is known of each process that started on it."""
+        return [_read_json(path) or {} for path in self._attempt_files()]
+
+    @property
+    def last_attempt(self) -> dict[str, Any] | None:
+        """What is known of the last process that started on it; None if none did."""
+        files = self._attempt_files()
+        return (_read_json(files[-1]) or {}) if files else None
+
+    @property
+    def num_attempts(self) -> int:
+        """How many processes started on it."""
+        return len(self._attempt_files())
+
+    def record_attempt(self, number: int, attempt: Mapping[str, Any]) -> None:
+        """Writes what is known of the process that was the number-th to start on it, from 1."""
+        folder = self.directory / "attempts"
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{number:04}.json", json.dumps(attempt, indent=1))
+
+    def _attempt_files(self) -> list[Path]:
+        folder = self.directory / "attempts"
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        return [folder / name for name in sorted(names) if re.fullmatch(r"\d+\.json", name)]
 
     @property
     def status(self) -> str:
-        """One of missing (not begun, or interrupted), running, done, diverged, failed."""
+        """How it stands.
+
+        One of missing (not begun), running, preempted (asked to end, and saved), interrupted (its
+        process is gone), done, diverged, failed.
+        """
         result = self.result  # read once: a failed run that is tried again loses its record
         if result:
             return result["status"]
-        return "running" if is_held(self.directory / "lock") else "missing"
+        if is_held(self.lock):
+            return "running"
+        last = self.last_attempt
+        if last is None:
+            return "missing"
+        return "preempted" if last.get("ended") == "preempted" else "interrupted"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell as the manifest has it.
+
+    Attributes:
+      cell: The cell.
+      folder: Its directory's name.
+      seeds: How many seeds were asked for; 0 if the cell was not.
+    """
+
+    cell: Cell
+    folder: str
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -73,12 +160,12 @@ class Sweep:
     budget: str
     config: ConfigDict
     directory: Path
+    planned: Mapping[str, Planned]
 
-    def run(self, cell: Cell, seed: int) -> Run:
-        """Returns a run, whether it was begun or not."""
-        config = configs.cell_config(self.config, cell)
-        folder = self.directory / "cells" / f"{cell.name}-{configs.digest(config)}"
-        return Run(cell, seed, folder / f"seed{seed}")
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order of the table, as it was planned."""
+        return [planned.cell for planned in self.planned.values()]
 
     def cell(self, name: str) -> Cell:
         """Returns a cell by name.
@@ -86,67 +173,149 @@ class Sweep:
         Raises:
           InputError: There is none of that name.
         """
-        return self.experiment.matching(name)[0]
+        return matching(self.cells, name)[0]
 
-    def begun(self, cell: Cell) -> list[Run]:
-        """Returns the runs of a cell that have a directory, by seed."""
-        folder = self.run(cell, 0).directory.parent
-        seeds = sorted(int(path.name.removeprefix("seed")) for path in folder.glob("seed*"))
-        return [self.run(cell, seed) for seed in seeds]
+    def run(self, cell: Cell, seed: int) -> Run:
+        """Returns a run, whether it was begun or not."""
+        folder = self.planned[cell.name].folder
+        return Run(cell, seed, self.directory / "cells" / folder / f"seed{seed}")
+
+    def runs_of(self, cell: Cell) -> list[Run]:
+        """Returns the runs of a cell that were asked for, by seed."""
+        return [self.run(cell, seed) for seed in range(self.planned[cell.name].seeds)]
 
     def runs(self) -> list[Run]:
-        """Returns the runs that were begun; a cell without any stands in with seed 0."""
-        return [
-            run for cell in self.experiment.cells for run in self.begun(cell) or [self.run(cell, 0)]
-        ]
+        """Returns all runs; a cell that was not asked for stands in with seed 0."""
+        return [run for cell in self.cells for run in self.runs_of(cell) or [self.run(cell, 0)]]
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the sweep was asked to end."""
+        return (self.directory / "stop").exists()
+
+    def request_stop(self) -> None:
+        """Asks every process of the sweep to save and end."""
+        write_atomically(self.directory / "stop", "")
+
+    def withdraw_stop(self) -> None:
+        """Lets the sweep go on."""
+        (self.directory / "stop").unlink(missing_ok=True)
 
 
-def create(experiment: Experiment, budget: str, config: ConfigDict, directory: Path) -> Sweep:
+def create(
+    experiment: Experiment,
+    budget: str,
+    config: ConfigDict,
+    directory: Path,
+    *,
+    cells: Sequence[Cell] | None = None,
+    seeds: int = 1,
+    dry: bool = False,
+) -> Sweep:
     """Opens a directory for a sweep, new or begun before under the same configuration.
+
+    Args:
+      experiment: What is swept.
+      budget: The setting that its configuration started from.
+      config: The configuration.
+      directory: The sweep's.
+      cells: Those asked for now, beside what was asked for before; all if None.
+      seeds: How many of each.
+      dry: Write nothing.
 
     Raises:
       InputError: It cannot be written, or holds the results of another configuration.
     """
+    wanted = {cell.name for cell in (experiment.cells if cells is None else cells)}
     manifest = {
         "experiment": experiment.name,
         "budget": budget,
-        "config": configs.identity(config),
+        "config": (base := configs.identity(config)),
+        "cells": {
+            cell.name: {
+                "row": cell.row,
+                "column": cell.column,
+                "paper_error": cell.paper_error,
+                "folder": f"{cell.name}-{configs.digest(identity)}",
+                "seeds": seeds if cell.name in wanted else 0,
+                "config": configs.own(identity, base),
+            }
+            for cell, identity in configs.identities(config, experiment.cells)
+        },
     }
     try:
         old = _manifest(directory)
         if old is not None and (directory / "cells").exists():
             _refuse_another(old, manifest, directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(directory / "sweep.json", json.dumps(manifest, indent=1))
+            _carry_over(old["cells"], manifest["cells"])
+        if not dry:
+            directory.mkdir(parents=True, exist_ok=True)
+            if manifest != old:
+                write_atomically(directory / "sweep.json", json.dumps(manifest, indent=1))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot write to workdir {directory}: {reason}") from None
-    return Sweep(experiment, budget, config, directory)
+    return Sweep(experiment, budget, config, directory, _planned(manifest, directory))
 
 
 def open_sweep(directory: Path) -> Sweep:
-    """Opens the directory of a sweep to read it.
+    """Opens the directory of a sweep that was created.
 
     Raises:
-      InputError: It holds none.
+      InputError: It holds none, or its manifest was changed.
     """
     manifest = _manifest(directory)
     if manifest is None:
         raise InputError(f"{directory} holds no sweep: start one with `run NAME --workdir`")
     experiment = load(manifest["experiment"])
     config = experiment.get_config(manifest["budget"])
-    tuples = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in manifest["config"].items()
-    }
-    configs.assign(config, tuples)
-    return Sweep(experiment, manifest["budget"], config, directory)
+    configs.assign(config, _tuples(manifest["config"]))
+    planned = _planned(manifest, directory)
+    return Sweep(experiment, manifest["budget"], config, directory, planned)
+
+
+def check_own(run: Run, directory: Path) -> None:
+    """Refuses a run whose files would be written outside the sweep's directory.
+
+    Raises:
+      InputError: There is a symbolic link.
+    """
+    above = [run.directory, *run.directory.relative_to(directory).parents]
+    places = [directory / place for place in above if place != Path()]
+    for path in (*places, *run.directory.rglob("*")):
+        if path.is_symlink():
+            raise InputError(f"{path} is a symbolic link: a sweep is kept in one directory")
+
+
+def _planned(manifest: Mapping[str, Any], directory: Path) -> dict[str, Planned]:
+    def planned(name: str, entry: Mapping[str, Any]) -> Planned:
+        fields = {key: entry[key] for key in ("row", "column", "paper_error")}
+        cell = Cell(name, overrides=_tuples(entry["config"]), **fields)
+        path = directory / "sweep.json"
+        if not re.fullmatch(r"\w[\w.+-]*", name):  # a place, and maybe from someone else
+            raise InputError(f"{path}: {name!r} cannot be the name of a cell")
+        identity = configs.whole(entry["config"], manifest["config"])
+        if entry["folder"] != f"{name}-{configs.digest(identity)}":
+            raise InputError(
+                f"{path}: the configuration of {name} was changed after it was planned; "
+                f"restore it, or choose another --workdir"
+            )
+        return Planned(cell, entry["folder"], int(entry["seeds"]))
+
+    try:
+        return {name: planned(name, entry) for name, entry in manifest["cells"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _damaged(directory) from None
 
 
 def _refuse_another(old: dict, new: dict, directory: Path) -> None:
-    changes: Sequence[str] = configs.differences(old["config"], new["config"])
+    changes = configs.differences(old["config"], new["config"])
     if old["experiment"] != new["experiment"]:
         changes = [f"experiment: {old['experiment']!r}, now {new['experiment']!r}", *changes]
+    else:
+        for name in old["cells"].keys() & new["cells"].keys():
+            pair = (each["cells"][name]["config"] for each in (old, new))
+            changes += [f"{name}: {change}" for change in configs.differences(*pair)]
     if changes:
         raise InputError(
             f"{directory} holds results of another configuration ({'; '.join(changes)}): "
@@ -154,12 +323,38 @@ def _refuse_another(old: dict, new: dict, directory: Path) -> None:
         )
 
 
+def _carry_over(old: Mapping[str, dict], new: dict[str, dict]) -> None:
+    """Keeps what was planned before, also cells that the experiment has no more."""
+    for name, entry in old.items():
+        new[name] = entry | {"seeds": max(entry["seeds"], new.get(name, entry)["seeds"])}
+
+
 def _manifest(directory: Path) -> dict[str, Any] | None:
-    return _read_json(directory / "sweep.json")
+    try:
+        manifest = json.loads((directory / "sweep.json").read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        manifest = None
+    expected = ("experiment", "budget", "config", "cells")
+    if not isinstance(manifest, dict) or any(key not in manifest for key in expected):
+        raise _damaged(directory)
+    return manifest
+
+
+def _damaged(directory: Path) -> InputError:
+    path = directory / "sweep.json"
+    return InputError(f"{path} is damaged or of another version: choose another --workdir")
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
+    """The contents of a file; None if there is none, or if a crash of the machine lost them."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
+    return None

@@ -16,7 +16,7 @@ from PIL import Image
 from experiments import config as configs
 from experiments import experiment, paper, report, unit_cost, workdir
 from experiments.__main__ import main
-from experiments.experiment import Experiment
+from experiments.experiment import Experiment, matching
 from shufflenet_jax import InputError, Stem, stage_channels
 from shufflenet_jax.zoo import FAMILIES, NETWORKS
 
@@ -73,7 +73,7 @@ def test_every_experiment_is_tested():
 @pytest.mark.parametrize("name", SMALL_CELLS)
 def test_every_experiment_trains(name, tmp_path, capsys):
     """Its smallest cells, shrunk; then the report knows them, and a second run trains nothing."""
-    cells = [cell.name for cell in experiment.load(name).matching(SMALL_CELLS[name])]
+    cells = [cell.name for cell in matching(experiment.load(name).cells, SMALL_CELLS[name])]
     arguments = ("--cells", SMALL_CELLS[name], *SHRUNK, *LARGER_IMAGES.get(name, ()))
     assert run(tmp_path, *arguments, name=name) == 0
     printed = capsys.readouterr().out
@@ -147,7 +147,8 @@ def test_a_process_that_is_killed_is_a_failure(tmp_path, capsys):
 
     killer = threading.Thread(target=kill_when_it_starts)
     killer.start()
-    assert run(tmp_path, "--cells", "0.25x-g3", *SHRUNK) == 1
+    once = "--config.limits.retries=0"
+    assert run(tmp_path, "--cells", "0.25x-g3", *SHRUNK, once) == 1
     killer.join()
     assert "the process was killed by signal 9" in capsys.readouterr().out
     assert status(tmp_path, capsys)["0.25x-g3", 0]["status"] == "failed"
@@ -198,7 +199,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
         time.sleep(random.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert runs[1].status == "missing"
+        assert runs[1].status == "interrupted"
     assert cell_process(directories[1]).wait() == 0
     assert len(runs[1].attempts) == 3
     whole, resumed = (run.directory for run in runs)
@@ -248,10 +249,10 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     arguments = ("--cells", "0.25x-g3", *SHRUNK, "--config.recipe.batch_size=8")
     assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 0
     printed = capsys.readouterr().out
-    assert f"The paper's claims are about ImageNet, not folder:{own}." in printed
+    assert "The paper's claims are about ImageNet, not folder:pets." in printed
     assert "Digits" not in printed
     found = reported(tmp_path / "run", capsys)
-    assert found["data"] == f"folder:{own}"
+    assert found["data"] == "folder:pets"
     cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
     assert cell["errors"][0] in [100 * wrong / 16 for wrong in range(17)]
 
@@ -285,6 +286,11 @@ MISTAKES = {
     "run table3 --budget huge": "unknown budget 'huge'",
     "run table3 --epochs 3": "unknown argument '--epochs'",
     "train": "invalid choice: 'train'",
+    "run table3 --launcher ray --jobs 2": "ray has a queue of its own",
+    "run table3 --config.limits.retries=-1": "limits.retries must be at least 0",
+    "run table3 --config.limits.stall_minutes=0": "limits.stall_minutes must be above 0",
+    "cell 1x-g3 --workdir {tmp}/other --config.recipe.epochs=5": "recipe.epochs was set when",
+    "stop --workdir {tmp}/empty": "empty holds no sweep",
     "cell 2x-g3 --workdir {tmp}/other": "no cell matches '2x-g3'; there are 1x-g3-noshuffle",
     "run table1 --seeds 3": "table1 trains nothing: it takes no other arguments",
     "run unit_cost --config.recipe.epochs=3": "unit_cost trains nothing",
@@ -353,7 +359,8 @@ def test_every_family_is_configured_as_its_constructor_builds_it(name):
 
 
 def test_another_network_outlives_its_process(tmp_path):
-    created = create_sweep(tmp_path, "network.name=mobilenet_v1", "network.width=0.25")
+    assignments = ("network.name=mobilenet_v1", "network.width=0.25")
+    created = create_sweep(tmp_path, *assignments, name="table5")
     assert workdir.open_sweep(tmp_path).config == created.config
 
 

@@ -1,23 +1,60 @@
-"""What trains the runs of a sweep: processes of this machine, or a cluster's.
+"""What runs the commands of a sweep: processes of this machine, a Ray or a Slurm cluster.
 
-The truth lies on disk (`experiments.workdir`): a launcher only starts processes, and a sweep begun
-with one can be finished with another.
+An engine only runs commands. What came of each lies on disk (`experiments.workdir`), and what is
+to be done about it is decided in one place for all engines (`experiments.launch`), so that a sweep
+begun with one can be finished with another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from experiments.workdir import Run, Sweep
+
+@dataclass(frozen=True)
+class Command:
+    """A process that trains one run.
+
+    Attributes:
+      name: Of the run, as a queue may list it: ``0.25x-g3-seed0``.
+      argv: Program and arguments.
+      environment: What is added to the environment, where that does not set it.
+      log: File that receives what it prints; appended to. Its directory exists.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    log: Path
 
 
-class Launcher(Protocol):
-    """One way to start processes."""
+class Job(Protocol):
+    """A command that was given to an engine."""
 
-    def launch(self, sweep: Sweep, runs: Sequence[Run], on_change: Callable[[], None]) -> None:
-        """Trains runs that have not ended; returns when each has ended or failed to.
+    def poll(self) -> int | None:
+        """The exit status once it has ended; None while it waits or runs.
 
-        Args:
-          sweep: The sweep that the runs are of.
-          runs: What to train, in this order.
-          on_change: Called a few times a second, to show how things stand.
+        It is -N if signal N ended it, and -9 if its machine was lost.
         """
+
+    def stop(self) -> None:
+        """Asks it to save and end (SIGTERM), or takes it out of the queue; does not wait."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
+class Engine(Protocol):
+    """One way to run commands. It never tries one again.
+
+    Attributes:
+      slots: How many commands it takes at a time; None if it has a queue of its own.
+    """
+
+    slots: int | None
+
+    def submit(self, commands: Sequence[Command]) -> Sequence[Job]:
+        """Starts commands, or queues them; returns a job for each."""
+
+    def close(self) -> None:
+        """Lets go of what it holds; no job is running any more."""

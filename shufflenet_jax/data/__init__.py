@@ -3,7 +3,7 @@
 from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
 from shufflenet_jax.data.pipeline import Batch, Share, eval_batches, train_batches
 from shufflenet_jax.data.preprocess import Preprocessing
-from shufflenet_jax.data.sources import Dataset, Examples, check, load, prepare
+from shufflenet_jax.data.sources import Dataset, Examples, check, label, load, prepare
 
 __all__ = [
     "NEVER_SKIPPED",
@@ -16,6 +16,7 @@ __all__ = [
     "Skipped",
     "check",
     "eval_batches",
+    "label",
     "load",
     "prepare",
     "train_batches",

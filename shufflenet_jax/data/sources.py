@@ -138,6 +138,12 @@ def check(name: str, data_dir: Path | None = None) -> None:
         raise InputError(f"{name} cannot be prepared: {data_dir} is not a folder one can write to")
 
 
+def label(name: str) -> str:
+    """The name of a data set as others may see it: of a folder, without the path to it."""
+    kind, _, path = name.partition(":")
+    return f"folder:{Path(path).name}" if kind == "folder" else name
+
+
 def prepare(name: str, data_dir: Path | None = None) -> None:
     """Prepares a data set as array_record, so that ``load`` finds it. Does nothing where it is.
 

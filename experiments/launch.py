@@ -1,0 +1,177 @@
+"""Trains the runs of a sweep with an engine: what is started when, and what is tried again.
+
+The truth lies on disk (`experiments.workdir`). Several of these may work on one sweep at once, on
+one machine or on many: the lock of a run decides who trains it, and the others wait for it.
+"""
+
+import shlex
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+
+from experiments import config as configs
+from experiments.launchers import Command, Engine, Job
+from experiments.limits import stalled
+from experiments.workdir import ENDED, Run, Sweep
+
+PREEMPTED = 75
+"""Exit status of a cell that was asked to end and has saved (EX_TEMPFAIL)."""
+
+HELD = 69
+"""Exit status of a cell that another live process trains (EX_UNAVAILABLE)."""
+
+POLL_SECONDS = 0.2
+AGAIN_SECONDS = 2.0
+"""Pause before a run is looked at again that another process holds, or that failed."""
+
+GRACE_SECONDS = 60.0
+"""How long processes that were asked to end may take to save."""
+
+_TERMINATED = -15
+
+MALLOC = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+    ":glibc.malloc.arena_max=1"
+}
+"""Environment in which malloc keeps what it was given; a process has to be started with it.
+
+XLA takes and frees the memory of a training step anew each time, more than a gigabyte. By default
+glibc gives it back to the system, which then has to clear it again, page by page. Other C libraries
+ignore the variable.
+"""
+
+
+def argv_of(sweep: Sweep, run: Run) -> list[str]:
+    """The command that trains a run by itself."""
+    arguments = ["cell", run.cell.name, "--seed", str(run.seed), "--workdir", str(sweep.directory)]
+    own = [f"--config.{assignment}" for assignment in configs.machine_assignments(sweep.config)]
+    return [sys.executable, "-m", "experiments", *arguments, *own]
+
+
+def dry_run(sweep: Sweep, runs: Iterable[Run]) -> str:
+    """What `launch` would start, a line a run: its name, how it stands, and its command."""
+    return "\n".join(f"{run.name}  {run.status}  {shlex.join(argv_of(sweep, run))}" for run in runs)
+
+
+def launch(
+    engine: Engine, sweep: Sweep, runs: Sequence[Run], on_change: Callable[[], None]
+) -> None:
+    """Trains runs; returns when each has ended, or the sweep was asked to stop.
+
+    When it is interrupted itself, it asks what it has started to save and end.
+
+    Args:
+      engine: What runs the commands.
+      sweep: The sweep that the runs are of.
+      runs: What to train, in this order.
+      on_change: Called a few times a second, to show how things stand.
+    """
+    work = _Work(engine, sweep, runs)
+    try:
+        while work.remains and not sweep.is_stopping:
+            work.advance()
+            on_change()
+            time.sleep(POLL_SECONDS)
+    finally:
+        work.stop()
+        engine.close()
+
+
+class _Work:
+    """Runs that wait, and runs that were given to the engine."""
+
+    def __init__(self, engine: Engine, sweep: Sweep, runs: Sequence[Run]):
+        self._engine, self._sweep = engine, sweep
+        self._retries = configs.limits_of(sweep.config).retries
+        self._waiting = deque(runs)
+        self._later: list[tuple[float, Run]] = []  # with the time from which they wait again
+        self._active: dict[Run, Job] = {}
+        self._failures: Counter[Run] = Counter()
+
+    @property
+    def remains(self) -> bool:
+        """Whether some run has not ended."""
+        return bool(self._waiting or self._later or self._active)
+
+    def advance(self) -> None:
+        """Looks after what has ended, then starts what may."""
+        for run, job in list(self._active.items()):
+            exit_status = job.poll()
+            if exit_status is not None:
+                del self._active[run]
+                self._settle(run, exit_status)
+        now = time.monotonic()
+        self._waiting += [run for due, run in self._later if due <= now]
+        self._later = [(due, run) for due, run in self._later if due > now]
+        batch = self._next()
+        if batch:
+            jobs = self._engine.submit([self._command(run) for run in batch])
+            self._active |= zip(batch, jobs, strict=True)
+
+    def stop(self) -> None:
+        """Asks what runs to save and end, and waits for it, but not for ever."""
+        for job in self._active.values():
+            job.stop()
+        deadline = time.monotonic() + GRACE_SECONDS
+        jobs = list(self._active.values())
+        while jobs and time.monotonic() < deadline:
+            jobs = [job for job in jobs if job.poll() is None]
+            time.sleep(POLL_SECONDS)
+        for job in jobs:
+            job.kill()
+
+    def _next(self) -> list[Run]:
+        """Runs to start now. What another process trains is looked at again later."""
+        batch = []
+        while self._waiting and len(self._active) + len(batch) != self._engine.slots:
+            run = self._waiting.popleft()
+            status = run.status
+            if status == "running":
+                self._again(run)
+            elif status in ("done", "diverged"):
+                continue
+            else:
+                batch.append(run)
+        return batch
+
+    def _settle(self, run: Run, exit_status: int) -> None:
+        """Decides what becomes of a run whose command has ended."""
+        if exit_status in (HELD, PREEMPTED):
+            self._again(run)
+        elif exit_status != _TERMINATED:  # else it stays as it is: someone ended it on purpose
+            record_death(run, exit_status)
+            result = run.result
+            if result is None:  # of a process that died where its lock cannot be judged yet
+                self._again(run)
+            elif result["status"] == "failed" and result.get("transient"):
+                self._failures[run] += 1
+                if self._failures[run] <= self._retries:
+                    self._again(run)
+
+    def _again(self, run: Run) -> None:
+        self._later.append((time.monotonic() + AGAIN_SECONDS, run))
+
+    def _command(self, run: Run) -> Command:
+        run.directory.mkdir(parents=True, exist_ok=True)
+        argv = tuple(argv_of(self._sweep, run))
+        return Command(run.name, argv, MALLOC, run.directory / "output.log")
+
+
+def record_death(run: Run, exit_status: int) -> None:
+    """Records a process that ended without saying how: out of memory, a crash, a broken import.
+
+    Args:
+      run: What it trained.
+      exit_status: Of the process; -N if signal N ended it.
+    """
+    if run.status in (*ENDED, "running"):
+        return
+    if stalled(run.stall):
+        reason, transient = f"no step was taken for too long; {run.stall.name} says where", True
+    elif exit_status < 0:
+        reason, transient = f"the process was killed by signal {-exit_status}", True
+    else:
+        reason, transient = f"the process ended with exit status {exit_status}", False
+    step = run.progress["step"]
+    run.end({"status": "failed", "step": step, "reason": reason, "transient": transient})
