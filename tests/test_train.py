@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from runs import differences
 
 from shufflenet_jax import InputError, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
@@ -255,8 +256,13 @@ def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path):
 
 @pytest.mark.slow
 def test_seeds_differ_and_one_seed_does_not(tmp_path):
-    losses = [train(tmp_path / str(i), seed=seed).loss for i, seed in enumerate((0, 0, 1))]
+    runs = [tmp_path / name for name in ("0", "0_again", "1")]
+    losses = [train(run, seed=seed).loss for run, seed in zip(runs, (0, 0, 1), strict=True)]
     assert losses[0] == losses[1] != losses[2]
+    assert differences(runs[0], runs[1]) == []
+    different = "\n".join(differences(runs[0], runs[2]))
+    for place in ("metrics.jsonl", "'params'", "'batch_stats'", "'opt_state'"):
+        assert place in different
 
 
 def test_a_finished_run_is_evaluated_again_without_training(tmp_path):
