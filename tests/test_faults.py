@@ -47,16 +47,14 @@ def wait_until(condition, process=None, seconds=120):
     return True
 
 
-def ended_as(directory, whole, cells, seed=0):
+def number_of_wrong(directory, whole):
     """How many runs of a sweep differ from those of one that nothing happened to."""
-    return sum(
-        bool(
-            differences(
-                the_run(whole, cell, seed).directory, the_run(directory, cell, seed).directory
-            )
-        )
-        for cell in cells
-    )
+    pairs = ([the_run(each, cell).directory for each in (whole, directory)] for cell in CELLS)
+    return sum(bool(differences(*pair)) for pair in pairs)
+
+
+def is_begun(directory, cell):
+    return (directory / "sweep.json").exists() and the_run(directory, cell).num_attempts > 0
 
 
 def is_idle(directory):
