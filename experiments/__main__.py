@@ -291,6 +291,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--seeds", action="store_true", help="time ways to train several seeds, and only those"
     )
+    bench.add_argument(
+        "--sweep", action="store_true", help="time what sweeps cost beside training, and only that"
+    )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
     prepare = add("prepare", _prepare, "download and prepare a TFDS data set, once")
