@@ -281,20 +281,16 @@ def each_attempt(run, act, until):
 
 
 def children(process_id):
-    listed = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
-    return [int(number) for number in listed.split()]
+    threads = list(Path(f"/proc/{process_id}/task").iterdir())
+    return [int(number) for each in threads for number in (each / "children").read_text().split()]
 
 
 def hang(process_id):
-    """Stops the process that prepares a run's images: the run waits for it for ever."""
-    workers = []
-    deadline = time.monotonic() + 30
-    while not workers and time.monotonic() < deadline:
-        workers = children(process_id)
+    """Stops the processes that prepare a run's images: it waits for them until it is ended."""
+    while True:
+        for worker in children(process_id):
+            os.kill(worker, signal.SIGSTOP)
         time.sleep(0.01)
-    time.sleep(1)
-    for worker in children(process_id):
-        os.kill(worker, signal.SIGSTOP)
 
 
 CALAMITIES = {
