@@ -1,13 +1,17 @@
 """Checkpoints that are complete, verified and never silently wrong."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,14 +19,31 @@ import orbax.checkpoint as ocp
 
 from shufflenet_jax.devices import from_lead, is_lead
 from shufflenet_jax.files import write_atomically
+from shufflenet_jax.metrics import Row
 from shufflenet_jax.train import State
 
 _log = logging.getLogger(__name__)
 
 _NONE = -1
+_UNFINISHED = "was not finished"
 
 Metrics = dict[str, float]
 """The metrics of one step."""
+
+
+class Restored(NamedTuple):
+    """What was saved of a run.
+
+    Attributes:
+      state: Of the step that the checkpoint is named by.
+      rows: All rows of metrics that the run had written. Here they are under the checkpoint's seal;
+        of the file they are in, a crash may lose some.
+      window: Metrics of the last steps, which no row has averaged yet.
+    """
+
+    state: State
+    rows: list[Row]
+    window: list[Metrics]
 
 
 class Checkpoints:
@@ -44,46 +65,59 @@ class Checkpoints:
         self._directory = directory.resolve()
         self._seals = self._directory / "sha256"
         self._seals.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
-        )
+        # What a run that was killed had begun to save takes up space, and is of no use.
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._finished: Future[None] | None = None
 
-    def save(self, state: State, window: Sequence[Metrics] = ()) -> None:
-        """Starts saving; returns once the state may change again.
+    def save(self, state: State, rows: Sequence[Row] = (), window: Sequence[Metrics] = ()) -> None:
+        """Starts saving; returns once the state may change again. See `Restored`.
 
-        Args:
-          state: Of the step that the checkpoint is named by.
-          window: Metrics of the last steps, which no row has averaged yet.
+        Raises:
+          OSError: The disk is full, or another error; this save's, or the one's before.
         """
         self.wait()
         # As NumPy arrays, of which orbax writes one copy however many devices hold them. It may
         # still read them while the next step overwrites the donated originals.
         copy = jax.tree.map(np.array, _as_dict(state))
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(copy), window=ocp.args.JsonSave(list(window))
+            state=ocp.args.StandardSave(copy),
+            log=ocp.args.JsonSave({"rows": list(rows), "window": list(window)}),
         )
-        self._manager.save(int(state.step), args=items, force=True)
+        step = int(state.step)
+        with _system_errors(self._directory):
+            self._manager.save(step, args=items, force=True)
+        self._finished = self._background.submit(self._finish, step)
 
     def wait(self) -> None:
-        """Returns once the last save is on disk and sealed."""
-        self._manager.wait_until_finished()
+        """Returns once the last save is on disk and sealed.
+
+        Raises:
+          OSError: It could not be; the checkpoints before it are as they were.
+        """
+        finished, self._finished = self._finished, None
+        if finished:
+            finished.result()
+
+    def _finish(self, step: int) -> None:
+        with _system_errors(self._directory):
+            self._manager.wait_until_finished()
         if is_lead():
-            self._seal()
+            self._seal(step)
 
-    def _seal(self) -> None:
-        steps = set(self._manager.all_steps())
+    def _seal(self, step: int) -> None:
+        digests = _digests(self._path(step))
+        write_atomically(self._seals / f"{step}.json", json.dumps(digests, indent=1))
         for seal in self._seals.glob("*.json"):
-            if int(seal.stem) not in steps:
+            if not self._path(seal.stem).exists():
                 seal.unlink()
-        for step in steps:
-            seal = self._seals / f"{step}.json"
-            if not seal.exists():
-                write_atomically(seal, json.dumps(_digests(self._path(step)), indent=1))
 
-    def restore(self, like: State) -> tuple[State, list[Metrics]] | None:
-        """Returns the newest intact state and its window, or None.
+    def restore(self, like: State) -> Restored | None:
+        """Returns what was saved last and is intact, or None.
 
-        What is damaged is reported and removed.
+        What is damaged is reported and set aside, in ``DIRECTORY/damaged``; what was not finished
+        is removed.
 
         Args:
           like: A state of the same shapes, such as the one before the first step.
@@ -94,39 +128,82 @@ class Checkpoints:
             return None
         template = jax.tree.map(np.asarray, _as_dict(like))
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(template), window=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(template), log=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
-        return State(**jax.tree.map(jax.numpy.asarray, restored.state)), restored.window
+        state = State(**jax.tree.map(jax.numpy.asarray, restored.state))
+        return Restored(state, **restored.log)
 
     def _newest_intact(self) -> int:
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
             damage = self._damage(step)
             if damage is None:
                 return step
             _log.warning("checkpoint of step %d %s; going back to the one before", step, damage)
-            shutil.rmtree(self._path(step))
+            if damage == _UNFINISHED:
+                shutil.rmtree(self._path(step))
+            else:
+                self._set_aside(step)
+        if steps:
+            _log.warning("no checkpoint is left; starting from the beginning")
         return _NONE
 
-    def close(self) -> None:
-        """Finishes the last save."""
-        self.wait()
-        self._manager.close()
+    def _set_aside(self, step: int) -> None:
+        place = self._directory / "damaged" / str(step)
+        place.parent.mkdir(exist_ok=True)
+        if place.exists():
+            shutil.rmtree(place)
+        self._path(step).rename(place)
 
-    def _path(self, step: int) -> Path:
+    def close(self) -> None:
+        """Finishes the last save.
+
+        Raises:
+          OSError: As `wait`.
+        """
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            # Orbax tells each thread once of an error, and lets it close only then; this one may
+            # have been told by `wait`.
+            with contextlib.suppress(Exception):
+                self._manager.wait_until_finished()
+            with _system_errors(self._directory):
+                self._manager.close()
+
+    def _path(self, step: int | str) -> Path:
         return self._directory / str(step)
 
     def _damage(self, step: int) -> str | None:
         seal = self._seals / f"{step}.json"
         if not seal.exists():
-            return "was not finished"
-        expected, found = json.loads(seal.read_text()), _digests(self._path(step))
+            return _UNFINISHED
+        found = _digests(self._path(step))
+        try:
+            expected = dict(json.loads(seal.read_bytes()))
+        except (ValueError, TypeError):
+            return "has a damaged seal"
         for name in sorted(expected.keys() | found.keys()):
             if name not in found:
                 return f"has lost {name}"
             if expected.get(name) != found[name]:
                 return f"is damaged in {name}"
         return None
+
+
+@contextlib.contextmanager
+def _system_errors(directory: Path) -> Iterator[None]:
+    """Raises what tensorstore, below orbax, says of the system as the OSError that it is."""
+    try:
+        yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(directory)) from error
 
 
 def _as_dict(state: State) -> dict:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file at path, also across a crash of the machine."""
+    """Replaces the file at path, also across a crash of the machine.
+
+    A process that is killed within may leave a hidden file ``.NAME.*`` beside it, which nothing
+    reads.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -18,3 +22,13 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Waits until the names in a directory are on disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

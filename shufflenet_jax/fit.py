@@ -14,7 +14,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
-from shufflenet_jax.checkpoint import Checkpoints, Metrics
+from shufflenet_jax.checkpoint import Checkpoints, Metrics, Restored
 from shufflenet_jax.data import (
     NEVER_SKIPPED,
     Batch,
@@ -23,9 +23,9 @@ from shufflenet_jax.data import (
     eval_batches,
     train_batches,
 )
-from shufflenet_jax.devices import Devices, any_process, from_lead, is_lead, share
+from shufflenet_jax.devices import Devices, any_process, is_lead, share
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.metrics import MetricsLog, read_metrics
+from shufflenet_jax.metrics import MetricsLog, Row
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
 
@@ -121,6 +121,8 @@ def fit(
     Raises:
       Diverged: The loss was no longer finite; the step is named.
       Preempted: It was interrupted, and has saved a checkpoint at the step it had reached.
+      OSError: The disk is full, or another error of a file; called again once that is mended, it
+        goes on from the checkpoint before.
       InputError: An image is broken, or more are than may be skipped; the batch size does not
         divide among the devices; broken images may be skipped, but there are several processes.
     """
@@ -160,18 +162,24 @@ def fit(
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(directory / "checkpoints")))
-        state, window = checkpoints.restore(state) or (state, [])
+        state, rows, window = checkpoints.restore(state) or Restored(state, [], [])
         state, start = devices.replicate(state), int(state.step)
-        write = _nothing
+        log = None
         if is_lead():
-            write = stack.enter_context(closing(MetricsLog(directory, start))).write
+            log = stack.enter_context(closing(MetricsLog(directory, rows, start)))
+
+        def write(step: int, split: str, **values: float | int) -> None:
+            row: Row = {"step": step, "split": split, **values}
+            rows.append(row)
+            if log:
+                log.write(row)
 
         def go_on_or_save() -> None:
             """Raises Preempted when interrupted, once the present step is saved."""
             if any_process(interrupted()):
                 step = int(state.step)
                 if step > start:
-                    checkpoints.save(state, _finite(window, step))
+                    checkpoints.save(state, rows, _finite(window, step))
                 raise Preempted(step)
 
         def test() -> Evaluation:
@@ -198,7 +206,7 @@ def fit(
         go_on_or_save()
         evaluation = None
         # Interrupted in the middle of it.
-        if tests_at(start) and not from_lead(_is_tested(directory, start)):
+        if tests_at(start) and not any(_is_test_at(start, row) for row in rows):
             evaluation = test_and_log(start)
         batches = train_batches(
             dataset.train,
@@ -233,12 +241,8 @@ def fit(
                 evaluation = test_and_log(step)
                 since, steps_since = time.monotonic(), 0
             if saves:
-                checkpoints.save(state)
+                checkpoints.save(state, rows)
         return evaluation or test()
-
-
-def _nothing(step: int, split: str, **values: float | int) -> None:
-    """Stands for `MetricsLog.write` in a process that does not write."""
 
 
 def _each(batches: Iterable[Batch], then: Callable[[], None]) -> Iterator[Batch]:
@@ -248,8 +252,8 @@ def _each(batches: Iterable[Batch], then: Callable[[], None]) -> Iterator[Batch]
         then()
 
 
-def _is_tested(directory: Path, step: int) -> bool:
-    return any(row["step"] == step and row["split"] == "test" for row in read_metrics(directory))
+def _is_test_at(step: int, row: Row) -> bool:
+    return row["step"] == step and row["split"] == "test"
 
 
 def _finite(window: Sequence[Mapping[str, Array | float]], last_step: int) -> list[Metrics]:

@@ -1,51 +1,115 @@
 """Metrics as JSON lines, one file a run, and as TensorBoard events beside them."""
 
 import json
-import os
+import socket
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 from shufflenet_jax.files import write_atomically
+
+Row = dict[str, Any]
+"""The metrics of a split at a step: "step", "split" and numbers."""
 
 
 class MetricsLog:
     """Appends rows to ``metrics.jsonl`` and to TensorBoard events in ``events/`` of a directory.
 
-    A row is a JSON object with "step", "split" and numbers. Rows say what was learned and not when:
-    a run that was killed and resumed writes the same file as one that was not.
+    Rows say what was learned and not when: a run that was killed and resumed writes the same file
+    as one that was not. What the file held before does not matter.
 
     Args:
       directory: The run's; created if missing.
-      step: The step that the run continues from; rows of later steps, written by a run that was
-        killed before it saved a checkpoint, are dropped.
+      rows: Those that the run had written when the checkpoint was saved that it continues from.
+      step: Of that checkpoint.
     """
 
-    def __init__(self, directory: Path, step: int = 0):
+    def __init__(self, directory: Path, rows: Sequence[Row] = (), step: int = 0):
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
-        kept = [row for row in read_metrics(directory) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
-        self._events = SummaryWriter(str(directory / "events"), purge_step=step + 1)
+        write_atomically(path, "".join(map(_line, rows)))
+        self._events = _Events(directory / "events", step)
+        self._file = path.open("ab", buffering=0)
 
-    def write(self, step: int, split: str, **values: float | int) -> None:
-        """Appends one row, in one write, so that a reader sees it whole or not at all."""
-        row = json.dumps({"step": step, "split": split, **values})
-        os.write(self._file, f"{row}\n".encode())
-        for name, value in values.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+    def write(self, row: Row) -> None:
+        """Appends one row, in one write, so that a reader sees it whole or not at all.
+
+        Raises:
+          OSError: The disk is full, or another error; of the row, a part may have been written.
+        """
+        line = _line(row).encode()
+        # What a disk that fills up takes of it is no error; what is left then is.
+        while line:
+            line = line[self._file.write(line) :]
+        self._events.write(row)
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
         self._events.close()
 
 
-def read_metrics(directory: Path) -> list[dict]:
-    """Reads the rows of a run; a last line that was cut off by a crash is left out."""
+class _Events:
+    """A file of TensorBoard events, written at once.
+
+    tensorboardX's own `SummaryWriter` leaves it to a thread. A full disk ends that thread without
+    an error, and soon the one that trains waits for it, for ever.
+
+    Args:
+      directory: Receives the file; created if missing.
+      step: Events of later steps, in files of the same directory, are to be forgotten.
+    """
+
+    def __init__(self, directory: Path, step: int):
+        directory.mkdir(exist_ok=True)
+        # The step tells files of one second apart.
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{step}"
+        self._records = RecordWriter(str(directory / name))
+        self._write(file_version="brain.Event:2")
+        self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, row: Row) -> None:
+        """Writes one row, and waits until it is on disk."""
+        for name, value in row.items():
+            if name not in ("step", "split"):
+                summary = scalar(f"{row['split']}/{name}", value)
+                self._write(step=row["step"], summary=summary)
+        self._records.flush()
+
+    def _write(self, **values: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **values).SerializeToString())
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def read_metrics(directory: Path) -> list[Row]:
+    """Reads the rows of a run, each step and split once.
+
+    Lines that a crash or a second writer left in pieces are left out. They come back when the run
+    goes on, which writes the file anew.
+    """
     path = directory / "metrics.jsonl"
     if not path.exists():
         return []
-    *lines, unfinished = path.read_text().split("\n")
-    del unfinished  # "" unless the last line was cut off
-    return [json.loads(line) for line in lines]
+    # The last line is "", unless it was cut off.
+    lines = path.read_text(errors="replace").split("\n")[:-1]
+    rows = [row for line in lines if (row := _row(line)) is not None]
+    return list({(row["step"], row["split"]): row for row in rows}.values())
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _row(line: str) -> Row | None:
+    """The row of a line; None where it is not whole."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"step", "split"} <= row.keys() else None

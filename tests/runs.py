@@ -1,11 +1,76 @@
-"""Two runs held against each other: whatever happened to them, they should end in the same bits."""
+"""Runs of a tiny network, and what differs between two of them.
 
+``python tests/runs.py DIRECTORY EPOCHS CHECKPOINT`` is one run in a process, begun or continued. It
+prints each step.
+"""
+
+import os
+import subprocess
+import sys
 from itertools import zip_longest
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
+
+from experiments import compile_cache
+from shufflenet_jax import Stem, shufflenet
+from shufflenet_jax.data import Preprocessing, load
+from shufflenet_jax.fit import Intervals, fit
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.train import Evaluation
+
+ROOT = Path(__file__).parents[1]
+STEPS = 21  # an epoch
+
+
+def network() -> nnx.Module:
+    """The narrowest ShuffleNet, with two units a stage."""
+    return shufflenet(
+        width=0.25,
+        num_classes=10,
+        repeats=(1, 1, 1),
+        stem=Stem(stride=2, max_pool=False),
+        rngs=nnx.Rngs(0),
+    )
+
+
+def train(directory: Path, epochs: int, checkpoint: int = 1, **options) -> Evaluation:
+    """Digits, with a row of metrics every step and an evaluation every epoch.
+
+    Args:
+      directory: The run's.
+      epochs: How many in all.
+      checkpoint: Epochs between checkpoints.
+      options: Of `fit`.
+    """
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=0.05,
+        preprocessing=Preprocessing(
+            image_size=16, crop="shift", flip=False, color=0.0, lighting=0.0
+        ),
+    )
+    intervals = Intervals(log=1, evaluate=1, checkpoint=checkpoint)
+    return fit(
+        network(),
+        load("digits"),
+        recipe,
+        seed=0,
+        directory=directory,
+        intervals=intervals,
+        **options,
+    )
+
+
+def start(directory: Path, epochs: int, checkpoint: int = 1, **options) -> subprocess.Popen:
+    """The same in a process of its own; options are of `Popen`."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, __file__, *map(str, (directory, epochs, checkpoint))]
+    return subprocess.Popen(command, env=environment, **options)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -52,3 +117,13 @@ def arrays_of(run: Path) -> dict[str, np.ndarray]:
         tree = checkpointer.restore(run / "checkpoints" / str(last_step(run)) / "state")
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+if __name__ == "__main__":
+    compile_cache.enable()
+    run, *epochs = sys.argv[1:]
+    train(
+        Path(run),
+        *map(int, epochs),
+        on_progress=lambda progress: print(progress.step, flush=True),
+    )

@@ -35,8 +35,10 @@ def save(directory, *steps):
 
 
 def restore(directory):
-    restored, _ = Checkpoints(directory).restore(like=state(0))
-    return restored
+    checkpoints = Checkpoints(directory)
+    restored = checkpoints.restore(like=state(0))
+    checkpoints.close()
+    return restored.state
 
 
 def test_the_newest_is_restored_and_old_ones_go(tmp_path):
@@ -46,12 +48,15 @@ def test_the_newest_is_restored_and_old_ones_go(tmp_path):
     assert sorted(path.name for path in (tmp_path / "sha256").iterdir()) == ["2.json", "3.json"]
 
 
-def test_metrics_that_no_row_has_averaged_are_kept_exactly(tmp_path):
+def test_metrics_are_kept_exactly(tmp_path):
+    rows = [{"step": 1, "split": "train", "loss": 0.1 + 0.2, "skipped": 3}]
     window = [{"loss": float(np.float32(1) / 3)}, {"loss": 1e-30}]
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state(1), window)
+    checkpoints.save(state(1), rows, window)
     checkpoints.close()
-    assert Checkpoints(tmp_path).restore(like=state(0))[1] == window
+    restored = Checkpoints(tmp_path).restore(like=state(0))
+    assert restored.rows == rows
+    assert restored.window == window
 
 
 def test_nothing_to_restore(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 from runs import differences
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from shufflenet_jax import InputError, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
@@ -282,18 +284,68 @@ def test_divergence_names_the_step(tmp_path):
     assert not finite or max(finite) < caught.value.step
 
 
+ROWS = [{"step": step, "split": "train", "loss": 1 / step} for step in (10, 20, 30)]
+
+
 def test_metrics_of_a_killed_run(tmp_path):
     """Rows past the checkpoint go, a torn last line goes, the rest stays as it was."""
     log = MetricsLog(tmp_path)
-    for step in (10, 20, 30):
-        log.write(step, "train", loss=1 / step)
+    for row in ROWS:
+        log.write(row)
     log.close()
     path = tmp_path / "metrics.jsonl"
     kept = path.read_bytes().splitlines(keepends=True)[:2]
     with path.open("ab") as file:
         file.write(b'{"step": 40, "spl')
-    log = MetricsLog(tmp_path, step=20)
-    log.close()
+    MetricsLog(tmp_path, ROWS[:2], step=20).close()
     assert path.read_bytes() == b"".join(kept)
     assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20]
     assert json.loads(kept[0]) == {"step": 10, "split": "train", "loss": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        (lambda lines: [lines[0], lines[1], lines[2][:-1]], [10, 20]),  # no end of line
+        (lambda lines: [lines[0], lines[1], lines[1], lines[2]], [10, 20, 30]),
+        (lambda lines: [lines[0], lines[1][:9], lines[1], lines[2]], [10, 30]),
+        (lambda lines: [lines[0], b"7\n\n[]\n{}\n\xff\n", lines[1]], [10, 20]),
+        (lambda lines: [lines[0], lines[1], bytes(500)], [10, 20]),
+        (lambda lines: [bytes(500), lines[0], lines[1]], [20]),
+        (lambda lines: [], []),
+    ],
+)
+def test_whole_rows_are_read_once(tmp_path, damage, left):
+    log = MetricsLog(tmp_path)
+    for row in ROWS:
+        log.write(row)
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    assert read_metrics(tmp_path) == [row for row in ROWS if row["step"] in left]
+
+
+def events(file):
+    """The records of a file of TensorBoard events, as tensorflow/core/lib/io/record_writer.h."""
+    content, found = file.read_bytes(), []
+    while content:
+        (size,) = struct.unpack("<Q", content[:8])
+        found.append(Event.FromString(content[12 : 12 + size]))
+        content = content[12 + size + 4 :]
+    return found
+
+
+def test_tensorboard_is_told_every_number_and_what_to_forget(tmp_path):
+    for rows, step in ((ROWS[:2], 0), (ROWS[1:], 10)):
+        log = MetricsLog(tmp_path, step=step)
+        for row in rows:
+            log.write(row)
+        first, *files = sorted((tmp_path / "events").iterdir(), key=lambda path: path.suffix)
+        head, start, *told = events(files[0] if files else first)  # they are on disk already
+        assert head.file_version == "brain.Event:2"
+        assert (start.step, start.session_log.status) == (step + 1, SessionLog.START)
+        assert [
+            (event.step, event.summary.value[0].tag, event.summary.value[0].simple_value)
+            for event in told
+        ] == [(row["step"], "train/loss", np.float32(row["loss"])) for row in rows]
+        log.close()

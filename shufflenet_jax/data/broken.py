@@ -59,7 +59,16 @@ class Skipped:
     def __init__(self, split: str, num_examples: int, budget: float, directory: Path):
         self._split, self._num_examples, self._budget = split, num_examples, budget
         self._path = directory / f"skipped_{split}.json"
-        self._keys = json.loads(self._path.read_text()) if self._path.exists() else []
+        self._keys = self._read()
+
+    def _read(self) -> list[str]:
+        try:
+            return list(json.loads(self._path.read_bytes()))
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError):
+            _log.warning("%s is damaged; broken images are counted anew", self._path.name)
+            return []
 
     def add(self, key: str) -> None:
         """Adds an image by its key.
