@@ -276,13 +276,16 @@ def each_attempt(run, act, until):
 
 
 def children(process_id):
-    threads = list(Path(f"/proc/{process_id}/task").iterdir())
-    return [int(number) for each in threads for number in (each / "children").read_text().split()]
+    found = []
+    for thread in Path(f"/proc/{process_id}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # threads come and go
+            found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def hang(process_id):
     """Stops the processes that prepare a run's images: it waits for them until it is ended."""
-    while True:
+    while True:  # until there is no such process any more
         for worker in children(process_id):
             os.kill(worker, signal.SIGSTOP)
         time.sleep(0.01)
