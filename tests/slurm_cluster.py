@@ -1,0 +1,166 @@
+"""A Slurm cluster of this machine: the real daemons, one node, in a temporary directory.
+
+It needs Debian's packages slurm-wlm and munge, and root. Nothing outside its directory is touched,
+and its daemons end with the process that started them.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_DAEMONS = ("munged", "slurmctld", "slurmd")
+_PATH = f"{os.environ['PATH']}:/usr/sbin"
+_SECONDS = 30
+
+REQUEUE_SECONDS = 5
+"""How long a requeued job waits at least; Slurm's default is 120."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster, which `SLURM_CONF` of this process names.
+
+    It has one node, of which Slurm believes that it has 16 cores, and two partitions: `main`, which
+    is the default, and `urgent`, whose jobs preempt those of `main`.
+
+    Attributes:
+      directory: Has the configuration and what the daemons log.
+    """
+
+    directory: Path
+
+    def states(self) -> dict[str, str]:
+        """The state of each job, or element of an array, that the controller still knows."""
+        listed = run("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
+        return dict(line.split() for line in listed.splitlines())
+
+    def clear(self) -> None:
+        """Cancels all jobs, and waits until none is left."""
+        run("scancel", "--user=root")
+        wait_until(lambda: not run("squeue", "--noheader"), seconds=60)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """A cluster that lives as long as the tests."""
+    missing = [name for name in (*_DAEMONS, "sbatch") if shutil.which(name, path=_PATH) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
+    if os.getuid() != 0:
+        pytest.skip("the daemons of Slurm run jobs of others: they need root")
+    pytest.importorskip("submitit")
+    with contextlib.ExitStack() as stack:
+        # Not pytest's directory, whose name may be too long for a socket.
+        directory = Path(tempfile.mkdtemp(prefix="slurm"))
+        stack.callback(shutil.rmtree, directory)
+        cluster = Cluster(directory)
+        _configure(directory)
+        stack.enter_context(_environment(SLURM_CONF=str(directory / "slurm.conf")))
+        stack.enter_context(_daemon(directory, "munged", *_munged(directory)))
+        wait_until((directory / "munge.socket").exists)
+        stack.enter_context(_daemon(directory, "slurmctld", "-D", "-c"))
+        stack.enter_context(_daemon(directory, "slurmd", "-D"))
+        wait_until(lambda: "idle" in run("sinfo", "--noheader", "--format=%T", check=False))
+        stack.callback(cluster.clear)
+        yield cluster
+
+
+def run(*command: str, check: bool = True) -> str:
+    """What a command of Slurm prints."""
+    completed = subprocess.run(command, capture_output=True, text=True)
+    assert not check or completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+def wait_until(condition, seconds: float = _SECONDS) -> None:
+    """Waits for something that others do; fails if it takes longer than it ever may."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _daemon(directory: Path, program: str, *arguments: str) -> Iterator[None]:
+    with (directory / f"{program}.out").open("w") as output:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", program, *arguments],
+            env=os.environ | {"PATH": _PATH},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
+
+
+def _munged(directory: Path) -> list[str]:
+    key = directory / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    files = {"key-file": key.name, "pid-file": "munge.pid", "seed-file": "munge.seed"}
+    files |= {"log-file": "munge.log", "socket": "munge.socket"}
+    return ["--foreground", "--force", *(f"--{k}={directory / v}" for k, v in files.items())]
+
+
+def _configure(directory: Path) -> None:
+    host = socket.gethostname().partition(".")[0]
+    controller_port, node_port = _free_port(), _free_port()
+    (directory / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    for name in ("state", "spool"):
+        (directory / name).mkdir()
+    (directory / "slurm.conf").write_text(f"""\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser=root
+AuthInfo=socket={directory}/munge.socket,cred_expire={REQUEUE_SECONDS}
+StateSaveLocation={directory}/state
+SlurmdSpoolDir={directory}/spool
+SlurmctldPidFile={directory}/slurmctld.pid
+SlurmdPidFile={directory}/slurmd.pid
+SlurmctldLogFile={directory}/slurmctld.log
+SlurmdLogFile={directory}/slurmd.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+MpiDefault=none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+ReturnToService=2
+MaxArraySize=1001
+NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000
+PartitionName=main Nodes={host} Default=YES PriorityTier=1
+PartitionName=urgent Nodes={host} PriorityTier=2
+""")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
