@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -29,14 +29,51 @@ REQUEUE_SECONDS = 5
 class Cluster:
     """A running cluster, which `SLURM_CONF` of this process names.
 
-    It has one node, of which Slurm believes that it has 16 cores, and two partitions: `main`, which
-    is the default, and `urgent`, whose jobs preempt those of `main`.
+    It has one node, of which Slurm believes that it has 16 cores and 4 GPUs, and two partitions:
+    `main`, which is the default, and `urgent`, whose jobs preempt those of `main`.
 
     Attributes:
-      directory: Has the configuration and what the daemons log.
+      directory: Has the configuration, what the daemons log, and, as `home`, the state directory
+        (`XDG_STATE_HOME`) of whoever submits jobs.
+      node: The name of its node.
     """
 
     directory: Path
+    node: str = socket.gethostname().partition(".")[0]
+    _daemons: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Starts the daemons, on a fresh cluster."""
+        _configure(self.directory, self.node)
+        self._start("munged", *_munged(self.directory))
+        wait_until((self.directory / "munge.socket").exists)
+        self._start("slurmctld", "-D", "-c")
+        self._start("slurmd", "-D")
+        wait_until(lambda: "idle" in run("sinfo", "--noheader", "--format=%T", check=False))
+
+    def end(self) -> None:
+        """Ends them."""
+        for daemon in reversed(self._daemons.values()):
+            _end(daemon)
+
+    @contextlib.contextmanager
+    def controller_away(self) -> Iterator[None]:
+        """Ends the controller, and starts it again after the block; its jobs run on."""
+        _end(self._daemons["slurmctld"])
+        try:
+            yield
+        finally:
+            self._start("slurmctld", "-D")
+            wait_until(lambda: "UP" in run("scontrol", "ping", check=False))
+
+    def _start(self, program: str, *arguments: str) -> None:
+        with (self.directory / f"{program}.out").open("a") as output:
+            self._daemons[program] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", program, *arguments],
+                env=os.environ | {"PATH": _PATH},
+                stdout=output,
+                stderr=output,
+            )
 
     def states(self) -> dict[str, str]:
         """The state of each job, or element of an array, that the controller still knows."""
@@ -58,20 +95,17 @@ def slurm_cluster() -> Iterator[Cluster]:
     if os.getuid() != 0:
         pytest.skip("the daemons of Slurm run jobs of others: they need root")
     pytest.importorskip("submitit")
-    with contextlib.ExitStack() as stack:
-        # Not pytest's directory, whose name may be too long for a socket.
-        directory = Path(tempfile.mkdtemp(prefix="slurm"))
-        stack.callback(shutil.rmtree, directory)
-        cluster = Cluster(directory)
-        _configure(directory)
-        stack.enter_context(_environment(SLURM_CONF=str(directory / "slurm.conf")))
-        stack.enter_context(_daemon(directory, "munged", *_munged(directory)))
-        wait_until((directory / "munge.socket").exists)
-        stack.enter_context(_daemon(directory, "slurmctld", "-D", "-c"))
-        stack.enter_context(_daemon(directory, "slurmd", "-D"))
-        wait_until(lambda: "idle" in run("sinfo", "--noheader", "--format=%T", check=False))
-        stack.callback(cluster.clear)
-        yield cluster
+    # Not pytest's directory, whose name may be too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="slurm") as path, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", f"{path}/slurm.conf")
+        patch.setenv("XDG_STATE_HOME", f"{path}/home")
+        cluster = Cluster(Path(path))
+        try:
+            cluster.start()
+            yield cluster
+            cluster.clear()
+        finally:
+            cluster.end()
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -89,28 +123,9 @@ def wait_until(condition, seconds: float = _SECONDS) -> None:
         time.sleep(0.1)
 
 
-@contextlib.contextmanager
-def _daemon(directory: Path, program: str, *arguments: str) -> Iterator[None]:
-    with (directory / f"{program}.out").open("w") as output:
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", program, *arguments],
-            env=os.environ | {"PATH": _PATH},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        yield
+def _end(daemon: subprocess.Popen) -> None:
+    daemon.terminate()
+    daemon.wait()
 
 
 def _munged(directory: Path) -> list[str]:
@@ -122,15 +137,17 @@ def _munged(directory: Path) -> list[str]:
     return ["--foreground", "--force", *(f"--{k}={directory / v}" for k, v in files.items())]
 
 
-def _configure(directory: Path) -> None:
-    host = socket.gethostname().partition(".")[0]
+def _configure(directory: Path, node: str) -> None:
     controller_port, node_port = _free_port(), _free_port()
     (directory / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    (directory / "gres.conf").write_text(f"Name=gpu File={directory}/gpu[0-3]\n")
+    for number in range(4):
+        (directory / f"gpu{number}").touch()
     for name in ("state", "spool"):
         (directory / name).mkdir()
     (directory / "slurm.conf").write_text(f"""\
 ClusterName=tests
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={node}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 SlurmUser=root
@@ -154,9 +171,10 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 ReturnToService=2
 MaxArraySize=1001
-NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000
-PartitionName=main Nodes={host} Default=YES PriorityTier=1
-PartitionName=urgent Nodes={host} PriorityTier=2
+GresTypes=gpu
+NodeName={node} NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000 Gres=gpu:4
+PartitionName=main Nodes={node} Default=YES PriorityTier=1
+PartitionName=urgent Nodes={node} PriorityTier=2
 """)
 
 

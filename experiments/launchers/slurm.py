@@ -33,7 +33,12 @@ _ANSWER_SECONDS = 60.0
 _LAG_SECONDS = 15.0
 """How long a file may take to be seen on another machine."""
 
+_OUTAGE_SECONDS = 3600.0
+"""How long Slurm's controller may be away, as for an upgrade, before nothing is submitted."""
+
 _DAY = 24 * 3600.0
+
+_AWAY = re.compile("Unable to contact slurm controller|Socket timed out")
 
 _TAKEN = {"BOOT_FAIL", "DEADLINE", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
 _ENDED = {"CANCELLED", "COMPLETED", "FAILED", *_TAKEN}
@@ -44,6 +49,9 @@ _GONE = "GONE"
 @dataclass(frozen=True)
 class Slurm:
     """Jobs of a Slurm cluster.
+
+    What a cluster asks for beside these, such as an account, can be set as `sbatch` takes it from
+    the environment: ``SBATCH_ACCOUNT``, ``SBATCH_QOS``.
 
     Attributes:
       partition: Where they are queued; empty for the cluster's default.
@@ -66,14 +74,17 @@ class Slurm:
     tasks: int = 1
     requeue: bool = True
     slots: None = field(default=None, init=False)
-    _queue: "_Queue" = field(init=False, repr=False, compare=False)
+    _queue: "_Queue" = field(
+        default_factory=lambda: _Queue(), init=False, repr=False, compare=False
+    )
+    _cluster: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _folders: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Checks what was asked for.
 
         Raises:
-          InputError: It makes no sense, or Slurm or submitit is not installed.
+          InputError: It makes no sense, Slurm or submitit is not installed, or does not answer.
         """
         for name, least in {"minutes": 5, "gpus": 0, "cpus": 1, "nodes": 1, "tasks": 1}.items():
             if getattr(self, name) < least:
@@ -84,13 +95,13 @@ class Slurm:
             raise InputError(f"slurm.memory_gb must be at least 0, not {self.memory_gb:g}")
         if self.tasks % self.nodes:
             raise InputError(f"{self.tasks} slurm.tasks do not divide among {self.nodes} nodes")
-        if importlib.util.find_spec("submitit") is None:
-            raise InputError("Slurm needs submitit: pip install 'shufflenet-jax[slurm]'")
         if shutil.which("sbatch") is None:
             raise InputError(
                 "no sbatch on the PATH: run this where jobs are submitted, or install slurm-client"
             )
-        object.__setattr__(self, "_queue", _Queue())
+        if importlib.util.find_spec("submitit") is None:
+            raise InputError("Slurm needs submitit: pip install 'shufflenet-jax[slurm]'")
+        self._cluster.update(_configuration())
 
     def submit(self, commands: Sequence[Command]) -> list["_Job"]:
         """See `Engine.submit`; all are one job array, or several if the cluster allows no such.
@@ -98,11 +109,11 @@ class Slurm:
         Raises:
           InputError: Slurm refuses them.
         """
-        cluster = _cluster()
-        root = _private(_user_state() / "shufflenet_jax" / "slurm" / cluster["ClusterName"])
+        own = _user_state() / "shufflenet_jax" / "slurm" / self._cluster["ClusterName"]
+        root = _private(own)
         if not self._folders:
             self._sweep_up(root)
-        most = int(cluster["MaxArraySize"])
+        most = max(1, int(self._cluster["MaxArraySize"]))
         jobs = []
         try:
             for begin in range(0, len(commands), most):
@@ -116,11 +127,18 @@ class Slurm:
         return jobs
 
     def close(self) -> None:
-        """See `Engine.close`."""
-        self._queue.send()
+        """See `Engine.close`.
+
+        Raises:
+          InputError: Slurm does not answer, so that it could not be told to end jobs.
+        """
+        left = self._queue.flush()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
         self._folders.clear()
+        if left:
+            arrays = " ".join(sorted({number.partition("_")[0] for number in left}))
+            raise InputError(f"Slurm does not answer, so jobs may go on: scancel {arrays}")
 
     def _submit_array(self, root: Path, commands: Sequence[Command]) -> list["_Job"]:
         import submitit
@@ -131,15 +149,19 @@ class Slurm:
         statuses = [folder / f"{index}.status" for index in range(len(commands))]
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**self._parameters(len(commands)))
-        try:
-            submitted = executor.map_array(
-                slurm_task.run, commands, statuses, [self.requeue] * len(commands)
-            )
-        except submitit.core.utils.FailedJobError as error:
-            lines = str(error).strip().splitlines() or ["it does not say why"]
-            raise InputError(f"Slurm refuses the jobs: {lines[-1]}") from None
+        requeue = [self.requeue] * len(commands)
+        deadline = time.monotonic() + _OUTAGE_SECONDS
+        while True:
+            try:
+                submitted = executor.map_array(slurm_task.run, commands, statuses, requeue)
+                break
+            except submitit.core.utils.FailedJobError as error:
+                said = str(error).replace("sbatch: error: ", "").strip().replace("\n", "; ")
+                if not _AWAY.search(said) or time.monotonic() > deadline:
+                    raise InputError(f"Slurm refuses the jobs: {said}") from None
+                time.sleep(_MIN_POLL_SECONDS)
         return [
-            _Job(self._queue, job.job_id, command, status)
+            _Job(self._queue, job.job_id, command, status, job.paths.stdout)
             for job, command, status in zip(submitted, commands, statuses, strict=True)
         ]
 
@@ -178,11 +200,11 @@ class Slurm:
 class _Job:
     """A job, or an element of an array."""
 
-    def __init__(self, queue: "_Queue", number: str, command: Command, status: Path):
+    def __init__(self, queue: "_Queue", number: str, command: Command, status: Path, said: Path):
         self._queue, self._number = queue, number
-        self._command, self._status = command, status
+        self._command, self._status, self._said = command, status, said
         self._ended: int | None = None
-        self._state = "PENDING"
+        self._asked, self._state = False, "PENDING"
         self._missed: float | None = None
 
     def poll(self) -> int | None:
@@ -195,9 +217,11 @@ class _Job:
         return self._ended
 
     def stop(self) -> None:
+        self._asked = True
         self._queue.stop(self._number)
 
     def kill(self) -> None:
+        self._asked = True
         self._queue.kill(self._number)
 
     def _judge(self, state: str) -> int | None:
@@ -207,8 +231,9 @@ class _Job:
             return 0 if status == 0 else -15
         if status is not None:
             return -9 if status < 0 and state in _TAKEN else status
-        if state == _GONE and self._state == "PENDING":
-            return -15  # of an element that is cancelled before it runs Slurm keeps no record
+        # Of an element that is cancelled before it runs Slurm keeps no record.
+        if self._asked or (state == _GONE and self._state == "PENDING"):
+            return -15
         now = time.monotonic()
         self._missed = self._missed or now
         if now - self._missed < _LAG_SECONDS:
@@ -225,10 +250,9 @@ class _Job:
 
     def _explain(self, state: str) -> None:
         """Tells the command's log why there is nothing of the command."""
-        said = self._status.parent / f"{self._number}_0_log.out"
+        said = self._said.read_text() if self._said.exists() else f"It left no {self._said}.\n"
         with self._command.log.open("a") as log:
-            log.write(f"Slurm job {self._number} ended as {state}, without an exit status.\n")
-            log.write(said.read_text() if said.exists() else f"It has left no {said}.\n")
+            log.write(f"Slurm job {self._number} ended as {state}, without an exit status.\n{said}")
 
 
 class _Queue:
@@ -240,9 +264,9 @@ class _Queue:
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
-        self._asked_at = self._changed_at = float("-inf")
         self._stopping: set[str] = set()
         self._killing: set[str] = set()
+        self.forget()
 
     def state(self, number: str) -> str | None:
         """State of a job; None if Slurm does not answer."""
@@ -263,33 +287,24 @@ class _Queue:
     def stop(self, number: str) -> None:
         """Has a job save and end, or takes it out of the queue."""
         self._stopping.add(number)
+        self.forget()
 
     def kill(self, number: str) -> None:
         """Cancels a job."""
         self._killing.add(number)
+        self.forget()
 
     def forget(self) -> None:
         """Makes the next question be asked: something has changed."""
         self._states, self._asked_at, self._changed_at = None, float("-inf"), time.monotonic()
 
-    def send(self) -> None:
-        """Sends the requests that were gathered."""
-        if self._stopping:
+    def flush(self) -> set[str]:
+        """Sends the requests that were gathered; returns those jobs of which Slurm heard none."""
+        if self._stopping or self._killing:
             self._ask()
-            known = self._states or {}
-            waiting = {each for each in self._stopping if known.get(each) == "PENDING"}
-            # Not scancel --state=PENDING, which takes all that waits of an element's array.
-            _scancel(sorted(waiting))
-            _scancel(sorted(self._stopping - waiting), "--ctld", "--state=RUNNING", "--signal=TERM")
-            self._stopping.clear()
-            self.forget()
-        if self._killing:
-            _scancel(sorted(self._killing))
-            self._killing.clear()
-            self.forget()
+        return self._stopping | self._killing
 
     def _refresh(self) -> None:
-        self.send()
         now = time.monotonic()
         quiet = (now - self._changed_at) / 10
         if now - self._asked_at > min(max(quiet, _MIN_POLL_SECONDS), _MAX_POLL_SECONDS):
@@ -299,20 +314,30 @@ class _Queue:
         mine = ("--states=all", "--array", f"--user={os.getuid()}")
         listed = _output("squeue", "--noheader", *mine, "--format=%i %T")
         before, self._asked_at = self._states, time.monotonic()
-        self._states = (
-            None if listed is None else dict(line.split() for line in listed.splitlines())
-        )
+        if listed is None:
+            self._states = None
+            return
+        self._states = dict(line.split() for line in listed.splitlines())
         if self._states != before:
             self._changed_at = self._asked_at
+        self._send(self._states)
+
+    def _send(self, states: dict[str, str]) -> None:
+        waiting = {number for number in self._stopping if states.get(number) == "PENDING"}
+        # Not scancel --state=PENDING, which takes all that waits of an element's array.
+        _scancel(self._killing | waiting)
+        _scancel(self._stopping - waiting, "--ctld", "--state=RUNNING", "--signal=TERM")
+        self._killing.clear()
+        self._stopping.clear()
 
 
-def _scancel(numbers: Sequence[str], *options: str) -> None:
+def _scancel(numbers: set[str], *options: str) -> None:
     # It fails if one of them has ended, or waits, but serves the others.
     if numbers:
-        subprocess.run(["scancel", *options, *numbers], capture_output=True)
+        _output("scancel", *options, *sorted(numbers))
 
 
-def _cluster() -> dict[str, str]:
+def _configuration() -> dict[str, str]:
     """How the cluster is configured.
 
     Raises:
@@ -326,8 +351,12 @@ def _cluster() -> dict[str, str]:
 
 def _output(*command: str) -> str | None:
     """What a command of Slurm prints; None if it fails."""
+    # The user's defaults, such as a partition whose jobs squeue is to show, are not meant for this.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SCANCEL_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, env=kept
+        )
     except subprocess.TimeoutExpired:
         return None
     return done.stdout if done.returncode == 0 else None
