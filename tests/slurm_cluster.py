@@ -7,6 +7,7 @@ and its daemons end with the process that started them.
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -66,6 +67,15 @@ class Cluster:
             self._start("slurmctld", "-D")
             wait_until(lambda: "UP" in run("scontrol", "ping", check=False))
 
+    def lose_node(self) -> None:
+        """Kills all that runs on the node, as if its power failed, and lets it come back."""
+        self._daemons["slurmd"].kill()
+        self._daemons["slurmd"].wait()
+        for pid in _running(f"SLURM_CONF={self.directory}/slurm.conf"):
+            os.kill(pid, signal.SIGKILL)
+        run("scontrol", "update", f"node={self.node}", "State=DOWN", "Reason=lost")
+        self._start("slurmd", "-D")
+
     def _start(self, program: str, *arguments: str) -> None:
         with (self.directory / f"{program}.out").open("a") as output:
             self._daemons[program] = subprocess.Popen(
@@ -121,6 +131,19 @@ def wait_until(condition, seconds: float = _SECONDS) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def _running(variable: str) -> list[int]:
+    """The processes of jobs: those with a variable, and their ancestor, which names the step."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            variables = (path / "environ").read_bytes().decode(errors="replace").split("\0")
+            of_job = any(each.startswith("SLURM_JOB_ID=") for each in variables)
+            step = (path / "cmdline").read_bytes().startswith(b"slurmstepd: [")
+            if variable in variables and (of_job or step):
+                found.append(int(path.name))
+    return found
 
 
 def _end(daemon: subprocess.Popen) -> None:

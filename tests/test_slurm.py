@@ -1,6 +1,7 @@
 """Commands as jobs of Slurm: on a real cluster where the marker asks for it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def test_a_command_is_asked_to_save(tmp_path, number):
 def cluster(slurm_cluster):
     yield slurm_cluster
     slurm_cluster.clear()
+    shutil.rmtree(slurm_cluster.directory / "home", ignore_errors=True)
 
 
 def folders(cluster):
@@ -185,12 +187,12 @@ def test_commands_are_one_array_and_their_ends_are_told(cluster, tmp_path, monke
 
 @pytest.mark.slurm
 def test_jobs_get_what_was_configured(cluster, tmp_path):
-    engine = Slurm(partition="urgent", minutes=7, gpus=2, cpus=3, memory_gb=1.5, requeue=False)
+    engine = Slurm(partition="urgent", minutes=7, gpus=2, cpus=3, memory_gb=2.5, requeue=False)
     code = "import os; print(*(os.environ[f'SLURM_{each}'] for each in "
     code += "('CPUS_PER_TASK', 'STEP_NUM_TASKS', 'GPUS_ON_NODE')))"
     (job,) = engine.submit([command(tmp_path, code)])
     shown = run("scontrol", "show", "job", last(cluster))
-    wanted = ("Partition=urgent", "TimeLimit=00:07:00", "MinMemoryNode=1536M", "Requeue=0")
+    wanted = ("Partition=urgent", "TimeLimit=00:07:00", "MinMemoryNode=2.50G", "Requeue=0")
     for each in wanted:
         assert each in shown
     assert wait([job]) == [0]
@@ -321,18 +323,14 @@ def test_a_node_is_lost(cluster, tmp_path, requeue):
     engine = Slurm(requeue=requeue)
     (job,) = engine.submit([command(tmp_path, ONCE)])
     wait_until(lambda: has_begun(tmp_path / "x.log"))
-    run("scontrol", "update", f"node={cluster.node}", "State=DOWN", "Reason=test")
-    try:
-        if not requeue:
-            # Lost by name only: it had the time to save.
-            assert wait([job]) == [75]
-        else:
-            time.sleep(5)
-            assert job.poll() is None
-    finally:
-        run("scontrol", "update", f"node={cluster.node}", "State=RESUME")
+    cluster.lose_node()
+    assert wait([job]) == [0 if requeue else -9]
+    log = (tmp_path / "x.log").read_text()
     if requeue:
-        assert wait([job]) == [0]
+        assert log == "begun\nbegun\ndone\n"
+    else:
+        assert log.startswith("begun\nSlurm job ")
+        assert "ended as NODE_FAIL" in log
     engine.close()
 
 

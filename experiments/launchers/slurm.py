@@ -10,7 +10,9 @@ as text.
 What a job does is known from `squeue` alone; accounting (`sacct`) is not needed.
 """
 
+import contextlib
 import importlib.util
+import io
 import os
 import re
 import shutil
@@ -153,7 +155,8 @@ class Slurm:
         deadline = time.monotonic() + _OUTAGE_SECONDS
         while True:
             try:
-                submitted = executor.map_array(slurm_task.run, commands, statuses, requeue)
+                with contextlib.redirect_stderr(io.StringIO()):  # the error has it as well
+                    submitted = executor.map_array(slurm_task.run, commands, statuses, requeue)
                 break
             except submitit.core.utils.FailedJobError as error:
                 said = str(error).replace("sbatch: error: ", "").strip().replace("\n", "; ")

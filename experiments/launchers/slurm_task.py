@@ -46,7 +46,14 @@ def run(command: Command, status: Path, requeue: bool) -> NoReturn:
         signal.signal(each, ask_to_end)
     environment = {**command.environment, **os.environ, ENDS_WITH_PARENT: str(os.getpid())}
     with command.log.open("a") as log:
-        process = subprocess.Popen(command.argv, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(
+            command.argv,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            # Slurm sends it to all processes of a job, and it would end one that knows nothing.
+            preexec_fn=lambda: signal.signal(OUT_OF_TIME, signal.SIG_IGN),
+        )
     if asked:  # before there was a process
         process.terminate()
     ended = process.wait()
