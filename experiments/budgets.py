@@ -5,11 +5,14 @@ line (``--config.recipe.epochs=30``). `experiments.config` turns the result into
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments.config import arguments_of
 from experiments.experiment import did_you_mean
+from experiments.launchers.ray import Ray
+from experiments.launchers.slurm import Slurm
 from experiments.limits import Limits
 from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
 from shufflenet_jax.errors import InputError
@@ -112,5 +115,12 @@ def budget(name: str) -> ConfigDict:
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
             "limits": dataclasses.asdict(Limits()),
+            "ray": _defaults(Ray),
+            "slurm": _defaults(Slurm),
         }
     )
+
+
+def _defaults(engine: type) -> dict[str, Any]:
+    """What can be set of an engine, which may not be installed."""
+    return {each.name: each.default for each in dataclasses.fields(engine) if each.init}

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from experiments.experiment import Cell, did_you_mean
 from experiments.launchers import Engine
 from experiments.launchers.local import Local, default_slots
+from experiments.launchers.ray import Ray
+from experiments.launchers.slurm import Slurm
 from experiments.limits import Limits
 from shufflenet_jax.data import Broken, Preprocessing
 from shufflenet_jax.errors import InputError
@@ -238,7 +240,7 @@ def engine_of(config: ConfigDict, launcher: str, jobs: int | None) -> Engine:
         return Local(jobs or default_slots())
     if jobs is not None:
         raise InputError(f"--jobs is for --launcher local: {launcher} has a queue of its own")
-    raise NotImplementedError
+    return {"ray": Ray, "slurm": Slurm}[launcher](**config[launcher].to_dict())
 
 
 def broken_of(config: ConfigDict) -> Broken:
