@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from sweeps import SHORT, start
 
 from experiments import markdown, provenance
 
@@ -51,6 +52,14 @@ def drill(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     yield report
     if not reported:
         totals[f"{request.node.name}: no count"] = None
+
+
+@pytest.fixture(scope="session")
+def short_sweep(tmp_path_factory):
+    """A sweep of four cells that nothing happens to."""
+    directory = tmp_path_factory.mktemp("sweep")
+    assert start("run", "table3", "--workdir", directory, *SHORT).wait() == 0
+    return directory
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

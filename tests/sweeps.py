@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from runs import differences
 
 from experiments import config as configs
 from experiments import experiment, workdir
@@ -18,6 +21,11 @@ ASSIGNMENTS = (
 
 SHRUNK = tuple(f"--config.{assignment}" for assignment in ASSIGNMENTS)
 """The same for the command line."""
+
+
+SHORT = ("--cells", "0.25x-*", *SHRUNK)
+CELLS = ("0.25x-g3-noshuffle", "0.25x-g3", "0.25x-g8-noshuffle", "0.25x-g8")
+"""A sweep of four runs, and the names of its cells."""
 
 
 def configured(*assignments):
@@ -43,3 +51,29 @@ def start(*arguments, **options):
 def start_cell(directory, *arguments, name="0.25x-g3", **options):
     """Starts the process that trains one run of a sweep."""
     return start("cell", name, "--workdir", directory, *arguments, **options)
+
+
+def the_run(directory, cell=CELLS[1], seed=0):
+    sweep = workdir.open_sweep(directory)
+    return sweep.run(sweep.cell(cell), seed)
+
+
+def wait_until(condition, process=None, seconds=120):
+    """Waits for something to be true; False if the process ended before it was."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.002)
+    return True
+
+
+def number_of_wrong(directory, whole):
+    """How many runs of a sweep differ from those of one that nothing happened to."""
+    pairs = ([the_run(each, cell).directory for each in (whole, directory)] for cell in CELLS)
+    return sum(bool(differences(*pair)) for pair in pairs)
+
+
+def is_begun(directory, cell):
+    return (directory / "sweep.json").exists() and the_run(directory, cell).num_attempts > 0

@@ -15,7 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import differences, last_step
-from sweeps import ASSIGNMENTS, SHRUNK, create_sweep, start, start_cell
+from sweeps import (
+    ASSIGNMENTS,
+    CELLS,
+    SHORT,
+    SHRUNK,
+    create_sweep,
+    is_begun,
+    number_of_wrong,
+    start,
+    start_cell,
+    the_run,
+    wait_until,
+)
 
 from experiments import report, workdir
 from experiments.launch import HELD, PREEMPTED
@@ -23,41 +35,12 @@ from shufflenet_jax.metrics import read_metrics
 
 pytestmark = pytest.mark.faults
 
-CELL = "0.25x-g3"
+CELL = CELLS[1]
 LONG = (*ASSIGNMENTS, "recipe.epochs=24", "intervals.log=1", "intervals.checkpoint=1")
 """A run that is long enough to be killed more than twenty times."""
 
 STEPS = 252
 """Of that run; every 50th is evaluated, and the last."""
-
-SHORT = ("--cells", "0.25x-*", *SHRUNK)
-CELLS = ("0.25x-g3-noshuffle", "0.25x-g3", "0.25x-g8-noshuffle", "0.25x-g8")
-
-
-def the_run(directory, cell=CELL, seed=0):
-    sweep = workdir.open_sweep(directory)
-    return sweep.run(sweep.cell(cell), seed)
-
-
-def wait_until(condition, process=None, seconds=120):
-    """Waits for something to be true; False if the process ended before it was."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process is not None and process.poll() is not None:
-            return False
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.002)
-    return True
-
-
-def number_of_wrong(directory, whole):
-    """How many runs of a sweep differ from those of one that nothing happened to."""
-    pairs = ([the_run(each, cell).directory for each in (whole, directory)] for cell in CELLS)
-    return sum(bool(differences(*pair)) for pair in pairs)
-
-
-def is_begun(directory, cell):
-    return (directory / "sweep.json").exists() and the_run(directory, cell).num_attempts > 0
 
 
 def is_idle(directory):
@@ -71,14 +54,6 @@ def long_run(tmp_path_factory):
     create_sweep(directory, *LONG)
     assert start_cell(directory).wait() == 0
     return the_run(directory)
-
-
-@pytest.fixture(scope="module")
-def short_sweep(tmp_path_factory):
-    """A sweep of four cells that nothing happens to."""
-    directory = tmp_path_factory.mktemp("sweep")
-    assert start("run", "table3", "--workdir", directory, *SHORT).wait() == 0
-    return directory
 
 
 class Moments:
