@@ -143,7 +143,10 @@ def test_full_disk(name, tmp_path, mount, whole, killed, drill):
     disk.fill(pages)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = start(directory, EPOCHS, checkpoint, **pipes)
-    steps, errors = process.communicate(timeout=300)  # else it hangs
+    try:
+        steps, errors = process.communicate(timeout=300)  # else it hangs
+    finally:
+        process.kill()
     assert place in errors
     failed = process.returncode != 0
     clear = "OSError: [Errno 28] No space left on device" in errors.splitlines()[-1]
