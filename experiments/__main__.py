@@ -120,8 +120,6 @@ def _cell(options: argparse.Namespace) -> int:
     from experiments.launchers.parent import end_with_parent
 
     end_with_parent()
-    import jax
-
     from experiments import cell, workdir
     from experiments import config as configs
     from experiments.launch import HELD, PREEMPTED
@@ -130,15 +128,29 @@ def _cell(options: argparse.Namespace) -> int:
     sweep = workdir.open_sweep(options.workdir.absolute())
     configs.override_machine(sweep.config, options.assignments)
     run = sweep.run(sweep.cell(options.name), options.seed)
+    if options.distributed or options.coordinator:
+        _join(options)  # it handles SIGTERM in its own way, until the next line
     with cell.asked_to_end(sweep) as is_asked:
-        if options.distributed:
-            jax.distributed.initialize()
         try:
             status = cell.train(sweep, run, is_asked)
         except Held:
             print(f"error: another process ({run.owner}) is training {run.name}", file=sys.stderr)
             return HELD
     return {"done": 0, "preempted": PREEMPTED}.get(status, 1)
+
+
+def _join(options: argparse.Namespace) -> None:
+    """Makes this process one of several of a run."""
+    import jax
+
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if None in given and any(each is not None for each in given):
+        raise InputError("--coordinator, --num-processes and --process-id go together")
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot reach the other processes of this run: {reason}") from None
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -279,6 +291,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--seeds", action="store_true", help="time ways to train several seeds, and only those"
     )
+    bench.add_argument(
+        "--sweep", action="store_true", help="time what sweeps cost beside training, and only that"
+    )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
     prepare = add("prepare", _prepare, "download and prepare a TFDS data set, once")
@@ -292,8 +307,11 @@ def _parser() -> argparse.ArgumentParser:
     cell.add_argument(
         "--distributed",
         action="store_true",
-        help="one of several processes of this run, as JAX's cluster detection finds them",
+        help="one of several processes of this run, which JAX finds (Slurm, Open MPI, Kubernetes)",
     )
+    cell.add_argument("--coordinator", metavar="HOST:PORT", help="the same where JAX cannot")
+    cell.add_argument("--num-processes", type=_positive, metavar="N")
+    cell.add_argument("--process-id", type=int, metavar="I")
     cell.epilog = (
         "Exit status: 0 if it is done, 1 if it failed or diverged, 2 for a mistake in the command, "
         "69 if another process trains it, 75 if it was asked to end and has saved."

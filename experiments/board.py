@@ -67,10 +67,12 @@ class Board:
         return f"{text}  {outcome(run)}".rstrip().replace("[", r"\[", 1)
 
 
-def table(states: Mapping[Run, str], most: int | None = None) -> Table:
+def table(states: Mapping[Run, str], most: int = 200) -> Table:
     """How runs stand, given the state of each; if more than ``most``, those of most interest."""
     counts = Counter(states.values())
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    if len(states) > most:
+        summary += f"; {most} of {len(states)} listed (status --json lists all)"
     made = Table(title=summary, box=None, title_justify="left")
     headings = ("cell", "seed", "state", "step", "loss", "steps/s", "left", "tries", "owner", "")
     for heading in headings:
@@ -96,8 +98,8 @@ def outcome(run: Run) -> str:
     return f"{result['reason']} ({run.directory / 'output.log'})"
 
 
-def _of_interest(states: Mapping[Run, str], most: int | None) -> Iterable[tuple[Run, str]]:
-    if most is None or len(states) <= most:
+def _of_interest(states: Mapping[Run, str], most: int) -> Iterable[tuple[Run, str]]:
+    if len(states) <= most:
         return states.items()
     ranked = sorted(states.items(), key=lambda item: _BY_INTEREST.index(item[1]))
     return ranked[:most]
@@ -107,7 +109,7 @@ def _described(run: Run, state: str) -> dict[str, Any]:
     """How a run stands; loss, rate (steps a second) and seconds left only while it is running."""
     begun = state != "missing"
     result = run.result if begun else None
-    progress = run.progress
+    progress = {"step": 0, "total": 0} if not begun else run.progress
     described = {
         "name": run.cell.name,
         "seed": run.seed,

@@ -11,6 +11,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,18 +61,23 @@ def train(sweep: Sweep, run: Run, interruption: Callable[[], bool] = lambda: Fal
       Held: Another process is training it.
       InputError: Its directory holds another configuration, or leads outside the sweep's.
     """
-    with _claim(sweep, run):
+    with _claim(sweep, run), _watch(sweep, run) as alive:
         if from_lead(int(run.status in ("done", "diverged"))):
             return run.status
+
+        def interrupted() -> bool:
+            alive()
+            return interruption()
+
         identity = configs.identity(configs.cell_config(sweep.config, run.cell))
         _check_configuration(run, identity)
         compile_cache.enable()
         if not is_lead():
-            return _outcome(sweep, run, interruption)["status"]
+            return _outcome(sweep, run, interrupted)["status"]
         run.reopen()
         _write(run.directory / "config.json", identity)
         with _attempt(run) as attempt:
-            outcome = _outcome(sweep, run, interruption)
+            outcome = _outcome(sweep, run, interrupted)
             attempt["ended"] = outcome["status"]
         if outcome["status"] != "preempted":
             run.end(outcome)
@@ -120,6 +126,12 @@ def _claim(sweep: Sweep, run: Run) -> Iterator[None]:
         yield
 
 
+def _watch(sweep: Sweep, run: Run) -> AbstractContextManager[Callable[[], None]]:
+    """Ends this process if it stalls; see `experiments.limits.watch`."""
+    path = run.stall if is_lead() else run.directory / f"stall{jax.process_index()}.txt"
+    return watch(path, configs.limits_of(sweep.config).stall_minutes)
+
+
 def _leave() -> None:
     """Ends this process at once: another one has taken over what it was writing."""
     os._exit(HELD)
@@ -138,10 +150,10 @@ def _check_configuration(run: Run, identity: dict[str, Any]) -> None:
         )
 
 
-def _outcome(sweep: Sweep, run: Run, interruption: Callable[[], bool]) -> dict[str, Any]:
+def _outcome(sweep: Sweep, run: Run, interrupted: Callable[[], bool]) -> dict[str, Any]:
     """Trains, and says how it ended; no exception gets by."""
     try:
-        return _fit(sweep, run, interruption)
+        return _fit(sweep, run, interrupted)
     except Diverged as diverged:
         return {"status": "diverged", "step": diverged.step, "reason": str(diverged)}
     except Preempted as preempted:
@@ -178,7 +190,7 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _fit(sweep: Sweep, run: Run, interruption: Callable[[], bool]) -> dict[str, Any]:
+def _fit(sweep: Sweep, run: Run, interrupted: Callable[[], bool]) -> dict[str, Any]:
     config = configs.cell_config(sweep.config, run.cell)
     dataset = data.load(config.data.name, configs.data_dir_of(config))
     recipe = configs.recipe_of(config)
@@ -188,25 +200,18 @@ def _fit(sweep: Sweep, run: Run, interruption: Callable[[], bool]) -> dict[str, 
         if is_lead():
             _write(run.directory / "progress.json", dataclasses.asdict(progress))
 
-    own = run.stall if is_lead() else run.directory / f"stall{jax.process_index()}.txt"
-    with watch(own, configs.limits_of(config).stall_minutes) as alive:
-
-        def interrupted() -> bool:
-            alive()
-            return interruption()
-
-        evaluation = fit(
-            network,
-            dataset,
-            recipe,
-            seed=run.seed,
-            directory=run.directory,
-            intervals=configs.intervals_of(config),
-            num_workers=config.data.workers,
-            broken=configs.broken_of(config),
-            on_progress=report,
-            interrupted=interrupted,
-        )
+    evaluation = fit(
+        network,
+        dataset,
+        recipe,
+        seed=run.seed,
+        directory=run.directory,
+        intervals=configs.intervals_of(config),
+        num_workers=config.data.workers,
+        broken=configs.broken_of(config),
+        on_progress=report,
+        interrupted=interrupted,
+    )
     size = recipe.preprocessing.image_size
     return {
         "status": "done",

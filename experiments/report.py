@@ -92,8 +92,12 @@ FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json}
 
 def _cell(sweep: Sweep, cell: Cell, counts: Callable[[_Values], dict[str, Any]]) -> dict[str, Any]:
     runs = sweep.runs_of(cell)
-    states = [run.status for run in runs]
-    done = [run.result for run, state in zip(runs, states, strict=True) if state == "done"]
+    results = [run.result for run in runs]
+    states = [
+        result["status"] if result else run.status
+        for run, result in zip(runs, results, strict=True)
+    ]
+    done = [result for result in results if result and result["status"] == "done"]
     errors = [result["top1_error"] for result in done]
     return {
         "name": cell.name,

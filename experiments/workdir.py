@@ -304,6 +304,8 @@ def _planned(manifest: Mapping[str, Any], directory: Path) -> dict[str, Planned]
 
     try:
         return {name: planned(name, entry) for name, entry in manifest["cells"].items()}
+    except InputError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError):
         raise _damaged(directory) from None
 

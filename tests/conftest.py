@@ -13,7 +13,7 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-pytest_plugins = ["drills"]
+pytest_plugins = ["drills", "slurm_cluster"]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

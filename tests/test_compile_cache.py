@@ -6,17 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from sweeps import ASSIGNMENTS
 
 from experiments import compile_cache, experiment, workdir
 from experiments import config as configs
-
-SHRUNK = (
-    "network.repeats=1,1,1",
-    "recipe.epochs=1",
-    "recipe.batch_size=128",
-    "recipe.preprocessing.image_size=16",
-    "intervals.log=2",
-)
 
 
 @pytest.mark.slow
@@ -25,7 +18,7 @@ def test_seeds_of_a_cell_compile_once_and_end_in_the_same_bits(tmp_path):
 
     def trained(name: str, seed: int, **environment: str) -> bytes:
         config = experiment.load("table3").get_config("digits")
-        configs.override(config, SHRUNK)
+        configs.override(config, ASSIGNMENTS)
         sweep = workdir.create(experiment.load("table3"), "digits", config, tmp_path / name)
         command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--seed", str(seed)]
         done = subprocess.run(

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 from runs import differences, last_step
+from sweeps import SHRUNK, configured, create_sweep, start_cell
 
 from experiments import config as configs
 from experiments import experiment, paper, report, unit_cost, workdir
@@ -20,14 +21,6 @@ from experiments.__main__ import main
 from experiments.experiment import Experiment, matching
 from shufflenet_jax import InputError, Stem, stage_channels
 from shufflenet_jax.zoo import FAMILIES, NETWORKS
-
-SHRUNK = (
-    "--config.network.repeats=1,1,1",
-    "--config.recipe.epochs=1",
-    "--config.recipe.batch_size=128",
-    "--config.recipe.preprocessing.image_size=16",
-    "--config.intervals.log=2",
-)
 
 
 def abstract(constructor):
@@ -170,11 +163,6 @@ def test_divergence_is_a_result(tmp_path, capsys):
     assert next(c for c in reported(tmp_path, capsys)["cells"] if c["name"] == "0.25x-g3")["n"] == 0
 
 
-def cell_process(directory):
-    command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--workdir", directory]
-    return subprocess.Popen(list(map(str, command)))
-
-
 @pytest.mark.slow
 def test_kill_and_resume_is_bitwise_equal(tmp_path):
     """SIGKILL after the first checkpoint, and again at random: the same metrics and weights."""
@@ -185,7 +173,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     for directory in directories:
         assignments = [a.removeprefix("--config.") for a in shrunk]
         create_sweep(directory, *assignments, "recipe.epochs=12", "intervals.checkpoint=1")
-    assert cell_process(directories[0]).wait() == 0
+    assert start_cell(directories[0]).wait() == 0
     runs = [
         workdir.open_sweep(d).run(workdir.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
     ]
@@ -193,7 +181,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     seals = killed / "checkpoints" / "sha256"
     random = np.random.default_rng(0)
     for after in (1, 2):
-        process = cell_process(directories[1])
+        process = start_cell(directories[1])
         while len(list(seals.glob("*.json"))) < after:
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.01)
@@ -201,7 +189,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert runs[1].status == "interrupted"
-    assert cell_process(directories[1]).wait() == 0
+    assert start_cell(directories[1]).wait() == 0
     assert len(runs[1].attempts) == 3
     whole, resumed = (run.directory for run in runs)
     assert differences(whole, resumed) == []
@@ -209,18 +197,6 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     same = {"status", "step", "top1_error", "top5_error", "loss", "examples"}
     assert {k: runs[0].result[k] for k in same} == {k: runs[1].result[k] for k in same}
     assert _digests(whole / "checkpoints" / "sha256").keys() == _digests(seals).keys()
-
-
-def configured(*assignments):
-    """The configuration of table 3 with changes."""
-    config = experiment.load("table3").get_config("digits")
-    configs.override(config, assignments)
-    return config
-
-
-def create_sweep(directory, *assignments, name="table3"):
-    """Creates a sweep without running it."""
-    return workdir.create(experiment.load(name), "digits", configured(*assignments), directory)
 
 
 def folder(path, *, train=("cat", "dog"), val=("cat", "dog"), images=2):

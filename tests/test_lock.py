@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -55,6 +56,65 @@ def test_an_owner_on_another_host_is_judged_by_its_heartbeat(tmp_path):
     os.utime(path, (long_ago, long_ago))
     with hold(path):
         assert is_held(path)
+
+
+def test_a_process_that_got_the_number_of_a_dead_owner_is_not_the_owner(tmp_path):
+    path = tmp_path / "lock"
+    with hold(path):
+        owner = json.loads(path.read_text())
+    path.write_text(json.dumps(owner | {"began": "1"}))
+    assert not is_held(path)
+    path.write_text(json.dumps(owner))
+    assert is_held(path)
+    path.write_text(json.dumps(owner | {"machine": "another container"}))
+    assert is_held(path)  # of which nothing is known but the heartbeat
+    long_ago = time.time() - lock.STALE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+    assert not is_held(path)
+
+
+def test_an_owner_that_has_ended_but_was_not_waited_for_gives_way(tmp_path):
+    path = tmp_path / "lock"
+    process = hold_forever(path)
+    with process.stdout:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays as a zombie
+        with hold(path):
+            assert lock.owner(path).endswith(f":{os.getpid()}")
+        process.wait()
+
+
+def test_a_lock_that_was_lost_in_a_crash_is_held_until_it_is_stale(tmp_path):
+    path = tmp_path / "lock"
+    path.write_text("")
+    with pytest.raises(Held), hold(path):
+        pass
+    long_ago = time.time() - lock.STALE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+    with hold(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_owner_whose_lock_was_taken_over_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    path, lost = tmp_path / "lock", threading.Event()
+    with hold(path, on_loss=lost.set):
+        taken = json.dumps({"host": "elsewhere", "pid": 1, "token": "t"})
+        path.write_text(taken)
+        assert lost.wait(10)
+    assert path.read_text() == taken  # it is not the loser's to remove
+
+
+def test_what_killed_contenders_left_is_swept_up(tmp_path):
+    left, recent = tmp_path / ".lock.1", tmp_path / ".lock.2"
+    left.touch()
+    recent.touch()
+    long_ago = time.time() - lock.STALE_SECONDS - 1
+    os.utime(left, (long_ago, long_ago))
+    with hold(tmp_path / "lock"):
+        pass
+    assert list(tmp_path.iterdir()) == [recent]
 
 
 def test_the_heart_beats(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Runs commands on this machine: a bounded number of processes, each on its share of the cores."""
 
+import contextlib
 import os
 import re
 import signal
@@ -79,6 +80,8 @@ class _Process:
         if ended is not None and self._share is not None:
             self._free.append(self._share)
             self._share = None
+            with contextlib.suppress(ProcessLookupError):  # what it started and could not end
+                os.killpg(self._process.pid, signal.SIGKILL)
         return ended
 
     def stop(self) -> None:

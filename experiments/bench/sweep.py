@@ -1,0 +1,166 @@
+"""What the runner costs: ten thousand cells on disk, and one cell more or less.
+
+The cells of the large sweep are written as ended runs leave them, and then read by the commands
+that a user gives. What a cell costs beside its training is what one more takes in a sweep, less
+what a script takes that trains the same with `shufflenet_jax.fit` alone.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from experiments import experiment, markdown, provenance, workdir
+from experiments.experiment import Cell
+
+CELLS = 10_008
+"""Those of Table 3, 834 times."""
+
+ROUNDS = 3
+_MORE = 3
+"""Cells that the longer of two small sweeps has more."""
+
+_SMALL = {
+    "network.repeats": "1,1,1",
+    "recipe.epochs": "1",
+    "recipe.batch_size": "128",
+    "recipe.preprocessing.image_size": "16",
+}
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+from experiments import budgets, compile_cache, config
+from shufflenet_jax import data, fit
+chosen = budgets.budget("digits")
+config.override(chosen, sys.argv[2:])
+compile_cache.enable()
+digits = data.load("digits")
+network = config.network_of(chosen, digits.num_classes, 0)
+fit.fit(
+    network, digits, config.recipe_of(chosen), seed=0, directory=Path(sys.argv[1]),
+    intervals=config.intervals_of(chosen),
+)
+"""
+_CELL = "0.25x-g3"
+
+
+def table() -> str:
+    """Measures both; two Markdown tables."""
+    with tempfile.TemporaryDirectory() as directory:
+        large = _large(Path(directory, "large"))
+        small = _small(Path(directory))
+    return (
+        f"{large}\n\nWall-clock time and peak memory of one command, imports included; the first "
+        f"is the planning alone.\n\n{small}\n\nMedians of {ROUNDS} rounds, in turns, one process "
+        f"at a time, everything compiled before. {provenance.processor()}, {os.cpu_count()} cores."
+    )
+
+
+def _large(directory: Path) -> str:
+    made = markdown.table(f"{CELLS:,} cells", "seconds", "peak memory, MiB")
+    planning = [sys.executable, "-c", f"from {__name__} import _plan; _plan({str(directory)!r})"]
+    _, peak, printed = _timed(planning)
+    made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
+    _fill(directory)
+    seeds = CELLS // len(experiment.load("table3").cells)
+    commands = {
+        f"run table3 --seeds {seeds} --dry-run": ["--workdir", str(directory.with_name("dry"))],
+        "status": ["--workdir", str(directory)],
+        "status --json": ["--workdir", str(directory)],
+        "report": ["--workdir", str(directory)],
+        "report --format json": ["--workdir", str(directory)],
+    }
+    for command, where in commands.items():
+        argv = [sys.executable, "-m", "experiments", *command.split(), *where]
+        seconds, peak, _ = _timed(argv)
+        made.add_row(command, f"{seconds:.1f}", f"{peak:.0f}")
+    return markdown.render(made)
+
+
+def _plan(directory: str) -> None:
+    """Plans the large sweep, and prints the seconds that it took."""
+    chosen = dataclasses.replace(experiment.load("table3"), cells=tuple(_cells()))
+    config = chosen.get_config("digits")
+    began = perf_counter()
+    sweep = workdir.create(chosen, "digits", config, Path(directory))
+    todo = [run for run in sweep.runs() if run.status == "missing"]
+    print(f"{perf_counter() - began:.1f}")
+    assert len(todo) == CELLS
+
+
+def _cells() -> Iterator[Cell]:
+    known = experiment.load("table3").cells
+    for number in range(CELLS // len(known)):
+        for cell in known:
+            yield dataclasses.replace(
+                cell,
+                name=f"{cell.name}-{number}",
+                row=f"{cell.row}, {number}",
+                overrides={**cell.overrides, "recipe.weight_decay": number * 1e-6},
+            )
+
+
+def _fill(directory: Path) -> None:
+    """Leaves each run of a sweep as if it had ended."""
+    attempt = {"versions": provenance.versions(("jax",)), "commit": None, "ended": "done"}
+    attempt |= {"processor": "none", "device": "cpu", "cores": 1, "python": "3", "pid": 1}
+    network = {"widths": [12, 60, 120, 240], "macs": 1, "macs_without_head": 1, "params": 1}
+    result = {"status": "done", "step": 1, "top1_error": 50.0, "network": network}
+    progress = {"step": 1, "total": 1, "loss": 1.0, "rate": 1.0}
+    for run in workdir.open_sweep(directory).runs():
+        (run.directory / "attempts").mkdir(parents=True)
+        for name, value in (
+            ("attempts/0001.json", attempt),
+            ("result.json", result),
+            ("progress.json", progress),
+        ):
+            (run.directory / name).write_text(json.dumps(value))
+
+
+def _small(directory: Path) -> str:
+    """What one more cell takes in a sweep, and its training alone."""
+    assignments = [f"{key}={value}" for key, value in _SMALL.items()]
+
+    def sweep(cells: int, name: str) -> float:
+        argv = ["run", "table3", "--cells", _CELL, "--seeds", str(cells), "--jobs", "1"]
+        options = [f"--config.{each}" for each in assignments]
+        where = ["--workdir", str(directory / name)]
+        return _timed([sys.executable, "-m", "experiments", *argv, *options, *where])[0]
+
+    def script(name: str) -> float:
+        return _timed([sys.executable, "-c", _SCRIPT, str(directory / name), *assignments])[0]
+
+    sweep(1, "compiles")
+    script("compiles too")
+    times: dict[str, list[float]] = {"sweep": [], "script": []}
+    for number in range(ROUNDS):
+        few, many = sweep(1, f"few{number}"), sweep(1 + _MORE, f"many{number}")
+        times["sweep"].append((many - few) / _MORE)
+        times["script"].append(script(f"script{number}"))
+    each, alone = median(times["sweep"]), median(times["script"])
+    made = markdown.table("one cell", "seconds")
+    made.add_row("more in a sweep", f"{each:.2f}")
+    made.add_row("its training by a script", f"{alone:.2f}")
+    made.add_row("the runner's part", f"{each - alone:.2f}")
+    return markdown.render(made)
+
+
+def _timed(argv: Sequence[str]) -> tuple[float, float, str]:
+    """Runs a command; returns its seconds, its peak memory in MiB, and what it printed."""
+    with tempfile.TemporaryFile("w+") as printed:
+        began = perf_counter()
+        process = subprocess.Popen(argv, stdout=printed)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, argv)
+        printed.seek(0)
+        return seconds, usage.ru_maxrss / 1024, printed.read()

@@ -1,0 +1,382 @@
+"""Runs commands as jobs of a Slurm cluster.
+
+All commands that are given at once become one job array, through submitit. It pickles what a job
+is to do into a folder that the job's node sees, and loads it there; whoever can write to that
+folder runs code as its owner. The directory of a sweep may be someone else's, or come from
+elsewhere, so the folder never lies there, but in the user's own state directory, as home
+directories are shared on clusters. Nothing is pickled on the way back: a job leaves its exit status
+as text.
+
+What a job does is known from `squeue` alone; accounting (`sacct`) is not needed.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.launchers import Command, slurm_task
+from shufflenet_jax.errors import InputError
+
+SAVE_SECONDS = 90
+"""How long before its limit a job is asked to end; Slurm may do so up to a minute earlier."""
+
+_MIN_POLL_SECONDS = 2.0
+_MAX_POLL_SECONDS = 30.0
+_ANSWER_SECONDS = 60.0
+_LAG_SECONDS = 15.0
+"""How long a file may take to be seen on another machine."""
+
+_OUTAGE_SECONDS = 3600.0
+"""How long Slurm's controller may be away, as for an upgrade, before nothing is submitted."""
+
+_DAY = 24 * 3600.0
+
+_AWAY = re.compile("Unable to contact slurm controller|Socket timed out")
+
+_TAKEN = {"BOOT_FAIL", "DEADLINE", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+_ENDED = {"CANCELLED", "COMPLETED", "FAILED", *_TAKEN}
+_GONE = "GONE"
+"""The state of a job that the controller does not list: it forgets those that have ended."""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Jobs of a Slurm cluster.
+
+    What a cluster asks for beside these, such as an account, can be set as `sbatch` takes it from
+    the environment: ``SBATCH_ACCOUNT``, ``SBATCH_QOS``.
+
+    Attributes:
+      partition: Where they are queued; empty for the cluster's default.
+      minutes: Time limit of a job. When it is up, the job saves and is queued again.
+      gpus: For each node of a job.
+      cpus: Cores for each process.
+      memory_gb: For each node of a job; 0 for the cluster's default.
+      nodes: For each job.
+      tasks: Processes that train one run together, over all its nodes.
+      requeue: Whether Slurm may queue jobs again that were preempted, or whose time is up, under
+        the same number. Otherwise they end, and whoever submitted them may submit them again.
+    """
+
+    partition: str = ""
+    minutes: int = 240
+    gpus: int = 0
+    cpus: int = 1
+    memory_gb: float = 0.0
+    nodes: int = 1
+    tasks: int = 1
+    requeue: bool = True
+    slots: None = field(default=None, init=False)
+    _queue: "_Queue" = field(
+        default_factory=lambda: _Queue(), init=False, repr=False, compare=False
+    )
+    _cluster: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _folders: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Checks what was asked for.
+
+        Raises:
+          InputError: It makes no sense, Slurm or submitit is not installed, or does not answer.
+        """
+        for name, least in {"minutes": 5, "gpus": 0, "cpus": 1, "nodes": 1, "tasks": 1}.items():
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"slurm.{name} must be at least {least}, not {getattr(self, name)}"
+                )
+        if self.memory_gb < 0:
+            raise InputError(f"slurm.memory_gb must be at least 0, not {self.memory_gb:g}")
+        if self.tasks % self.nodes:
+            raise InputError(f"{self.tasks} slurm.tasks do not divide among {self.nodes} nodes")
+        if shutil.which("sbatch") is None:
+            raise InputError(
+                "no sbatch on the PATH: run this where jobs are submitted, or install slurm-client"
+            )
+        if importlib.util.find_spec("submitit") is None:
+            raise InputError("Slurm needs submitit: pip install 'shufflenet-jax[slurm]'")
+        self._cluster.update(_configuration())
+
+    def submit(self, commands: Sequence[Command]) -> list["_Job"]:
+        """See `Engine.submit`; all are one job array, or several if the cluster allows no such.
+
+        Raises:
+          InputError: Slurm refuses them.
+        """
+        own = _user_state() / "shufflenet_jax" / "slurm" / self._cluster["ClusterName"]
+        root = _private(own)
+        if not self._folders:
+            self._sweep_up(root)
+        most = max(1, int(self._cluster["MaxArraySize"]))
+        jobs = []
+        try:
+            for begin in range(0, len(commands), most):
+                jobs += self._submit_array(root, commands[begin : begin + most])
+        except InputError:
+            for job in jobs:
+                job.kill()
+            raise
+        finally:
+            self._queue.forget()
+        return jobs
+
+    def close(self) -> None:
+        """See `Engine.close`.
+
+        Raises:
+          InputError: Slurm does not answer, so that it could not be told to end jobs.
+        """
+        left = self._queue.flush()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._folders.clear()
+        if left:
+            arrays = " ".join(sorted({number.partition("_")[0] for number in left}))
+            raise InputError(f"Slurm does not answer, so jobs may go on: scancel {arrays}")
+
+    def _submit_array(self, root: Path, commands: Sequence[Command]) -> list["_Job"]:
+        import submitit
+
+        folder = root / uuid.uuid4().hex
+        folder.mkdir()
+        self._folders.append(folder)
+        statuses = [folder / f"{index}.status" for index in range(len(commands))]
+        executor = submitit.SlurmExecutor(folder)
+        executor.update_parameters(**self._parameters(len(commands)))
+        requeue = [self.requeue] * len(commands)
+        deadline = time.monotonic() + _OUTAGE_SECONDS
+        while True:
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):  # the error has it as well
+                    submitted = executor.map_array(slurm_task.run, commands, statuses, requeue)
+                break
+            except submitit.core.utils.FailedJobError as error:
+                said = str(error).replace("sbatch: error: ", "").strip().replace("\n", "; ")
+                if not _AWAY.search(said) or time.monotonic() > deadline:
+                    raise InputError(f"Slurm refuses the jobs: {said}") from None
+                time.sleep(_MIN_POLL_SECONDS)
+        return [
+            _Job(self._queue, job.job_id, command, status, job.paths.stdout)
+            for job, command, status in zip(submitted, commands, statuses, strict=True)
+        ]
+
+    def _parameters(self, count: int) -> dict[str, object]:
+        """What submitit passes on to `sbatch`."""
+        chosen: dict[str, object] = {
+            "job_name": "shufflenet_jax",
+            "time": self.minutes,
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks // self.nodes,
+            "cpus_per_task": self.cpus,
+            # Since Slurm 22.05 a step does not ask for what its job was given.
+            "srun_args": [f"--cpus-per-task={self.cpus}"],
+            "signal_delay_s": SAVE_SECONDS,
+            "array_parallelism": count,
+            "stderr_to_stdout": True,
+            "additional_parameters": {"requeue" if self.requeue else "no-requeue": True},
+        }
+        if self.partition:
+            chosen["partition"] = self.partition
+        if self.gpus:
+            chosen["gpus_per_node"] = self.gpus
+        if self.memory_gb:
+            chosen["mem"] = f"{round(self.memory_gb * 1024)}M"
+        return chosen
+
+    def _sweep_up(self, root: Path) -> None:
+        """Removes what launchers left that were killed, once all jobs of a folder have ended."""
+        live = self._queue.live_arrays()
+        for folder in root.iterdir() if live is not None else ():
+            arrays = {path.name.partition("_")[0] for path in folder.glob("*_submission.sh")}
+            if time.time() - folder.stat().st_mtime > _DAY and not arrays & live:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Job:
+    """A job, or an element of an array."""
+
+    def __init__(self, queue: "_Queue", number: str, command: Command, status: Path, said: Path):
+        self._queue, self._number = queue, number
+        self._command, self._status, self._said = command, status, said
+        self._ended: int | None = None
+        self._asked, self._state = False, "PENDING"
+        self._missed: float | None = None
+
+    def poll(self) -> int | None:
+        if self._ended is None:
+            state = self._queue.state(self._number)
+            if state in _ENDED or state == _GONE:
+                self._ended = self._judge(state)
+            elif state is not None:
+                self._state, self._missed = state, None
+        return self._ended
+
+    def stop(self) -> None:
+        self._asked = True
+        self._queue.stop(self._number)
+
+    def kill(self) -> None:
+        self._asked = True
+        self._queue.kill(self._number)
+
+    def _judge(self, state: str) -> int | None:
+        """What a job that has ended came to; None while that may not be visible yet."""
+        status = self._read()
+        if state == "CANCELLED":
+            return 0 if status == 0 else -15
+        if status is not None:
+            return -9 if status < 0 and state in _TAKEN else status
+        # Of an element that is cancelled before it runs Slurm keeps no record.
+        if self._asked or (state == _GONE and self._state == "PENDING"):
+            return -15
+        now = time.monotonic()
+        self._missed = self._missed or now
+        if now - self._missed < _LAG_SECONDS:
+            return None
+        self._explain(state)
+        return -9
+
+    def _read(self) -> int | None:
+        try:
+            os.utime(self._status.parent)  # has network file systems look again
+            return int(self._status.read_text())
+        except OSError:
+            return None
+
+    def _explain(self, state: str) -> None:
+        """Tells the command's log why there is nothing of the command."""
+        said = self._said.read_text() if self._said.exists() else f"It left no {self._said}.\n"
+        with self._command.log.open("a") as log:
+            log.write(f"Slurm job {self._number} ended as {state}, without an exit status.\n{said}")
+
+
+class _Queue:
+    """The jobs of this user, as `squeue` lists them, and requests to end some.
+
+    One call serves all jobs. It is made every two seconds at first, less often while nothing
+    happens. Requests are gathered until the next one, as each costs the controller some work.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] | None = None
+        self._stopping: set[str] = set()
+        self._killing: set[str] = set()
+        self.forget()
+
+    def state(self, number: str) -> str | None:
+        """State of a job; None if Slurm does not answer."""
+        self._refresh()
+        return None if self._states is None else self._states.get(number, _GONE)
+
+    def live_arrays(self) -> set[str] | None:
+        """Numbers of the arrays, or single jobs, that have not ended; None without an answer."""
+        self._refresh()
+        if self._states is None:
+            return None
+        return {
+            number.partition("_")[0]
+            for number, state in self._states.items()
+            if state not in _ENDED
+        }
+
+    def stop(self, number: str) -> None:
+        """Has a job save and end, or takes it out of the queue."""
+        self._stopping.add(number)
+        self.forget()
+
+    def kill(self, number: str) -> None:
+        """Cancels a job."""
+        self._killing.add(number)
+        self.forget()
+
+    def forget(self) -> None:
+        """Makes the next question be asked: something has changed."""
+        self._states, self._asked_at, self._changed_at = None, float("-inf"), time.monotonic()
+
+    def flush(self) -> set[str]:
+        """Sends the requests that were gathered; returns those jobs of which Slurm heard none."""
+        if self._stopping or self._killing:
+            self._ask()
+        return self._stopping | self._killing
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        quiet = (now - self._changed_at) / 10
+        if now - self._asked_at > min(max(quiet, _MIN_POLL_SECONDS), _MAX_POLL_SECONDS):
+            self._ask()
+
+    def _ask(self) -> None:
+        mine = ("--states=all", "--array", f"--user={os.getuid()}")
+        listed = _output("squeue", "--noheader", *mine, "--format=%i %T")
+        before, self._asked_at = self._states, time.monotonic()
+        if listed is None:
+            self._states = None
+            return
+        self._states = dict(line.split() for line in listed.splitlines())
+        if self._states != before:
+            self._changed_at = self._asked_at
+        self._send(self._states)
+
+    def _send(self, states: dict[str, str]) -> None:
+        waiting = {number for number in self._stopping if states.get(number) == "PENDING"}
+        # Not scancel --state=PENDING, which takes all that waits of an element's array.
+        _scancel(self._killing | waiting)
+        _scancel(self._stopping - waiting, "--ctld", "--state=RUNNING", "--signal=TERM")
+        self._killing.clear()
+        self._stopping.clear()
+
+
+def _scancel(numbers: set[str], *options: str) -> None:
+    # It fails if one of them has ended, or waits, but serves the others.
+    if numbers:
+        _output("scancel", *options, *sorted(numbers))
+
+
+def _configuration() -> dict[str, str]:
+    """How the cluster is configured.
+
+    Raises:
+      InputError: It does not answer.
+    """
+    shown = _output("scontrol", "show", "config")
+    if shown is None:
+        raise InputError("Slurm does not answer: see what `scontrol ping` says")
+    return dict(re.findall(r"^(\w+)\s*= (.*)$", shown, flags=re.MULTILINE))
+
+
+def _output(*command: str) -> str | None:
+    """What a command of Slurm prints; None if it fails."""
+    # The user's defaults, such as a partition whose jobs squeue is to show, are not meant for this.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SCANCEL_"))}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, env=kept
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _user_state() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+
+
+def _private(directory: Path) -> Path:
+    """Makes a directory that none but this user can read or write.
+
+    Raises:
+      InputError: It is someone else's, or others can get in.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise InputError(f"{directory} must be yours alone: chmod 700 {directory}")
+    return directory
