@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,42 @@ def test_damage_to_any_file_falls_back_to_the_one_before(tmp_path, damage, caplo
         # What was damaged is gone, and its step can be saved again.
         save(copy, 2)
         assert_same(restore(copy), state(2))
+
+
+def test_a_checkpoint_is_sealed_before_the_next(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "sha256" / "1.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    checkpoints.close()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_an_unfinished_one_is_not(tmp_path, caplog):
+    save(tmp_path, 1, 2)
+    flip_a_bit(tmp_path / "2" / "_CHECKPOINT_METADATA")
+    (tmp_path / "sha256" / "1.json").unlink()
+    # What processes that were killed left behind.
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "sha256" / ".3.json.k2j3h4g5").write_text("{")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(like=state(0)) is None
+    assert caplog.messages[-1] == "no checkpoint is left; starting from the beginning"
+    checkpoints.save(state(2))
+    checkpoints.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "damaged", "sha256"}
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["2"]
+    flip_a_bit(tmp_path / "2" / "_CHECKPOINT_METADATA")  # once more at the same step
+    assert Checkpoints(tmp_path).restore(like=state(0)) is None
+
+
+@pytest.mark.parametrize("content", ["", '{"_CHECKPOINT', "[1]", "7", "\0" * 20])
+def test_a_torn_seal_is_damage(tmp_path, content, caplog):
+    save(tmp_path, 1, 2)
+    (tmp_path / "sha256" / "2.json").write_text(content)
+    assert_same(restore(tmp_path), state(1))
+    assert "checkpoint of step 2 has a damaged seal" in caplog.text
 
 
 def test_an_unfinished_checkpoint_is_not_trusted(tmp_path):
