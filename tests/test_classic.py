@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from experiments import paper
-from shufflenet_jax import InputError, SparseConv, complexity
+from shufflenet_jax import InputError, SparseConv, abstract, complexity
 from shufflenet_jax.data import Batch
 from shufflenet_jax.layers import adaptive_avg_pool, dropout, local_response_norm
 from shufflenet_jax.models import lenet
@@ -18,10 +18,6 @@ from shufflenet_jax.models.googlenet import GoogLeNet
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_train_step
 from shufflenet_jax.zoo import NETWORKS
-
-
-def abstract(constructor, **arguments):
-    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0), **arguments))
 
 
 def count(name, **arguments):
