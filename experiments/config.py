@@ -17,6 +17,7 @@ from experiments.launchers.local import Local, default_slots
 from experiments.launchers.ray import Ray
 from experiments.launchers.slurm import Slurm
 from experiments.limits import Limits
+from shufflenet_jax.complexity import abstract
 from shufflenet_jax.data import Broken, Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals
@@ -203,10 +204,10 @@ def network_of(config: ConfigDict, num_classes: int, seed: int | None = None) ->
     if "stem" in arguments:
         arguments["stem"] = Stem(**arguments["stem"])
 
-    def construct(seed: int) -> nnx.Module:
-        return constructor(**arguments, num_classes=num_classes, rngs=nnx.Rngs(seed))
-
-    return nnx.eval_shape(lambda: construct(0)) if seed is None else construct(seed)
+    arguments["num_classes"] = num_classes
+    if seed is None:
+        return abstract(constructor, **arguments)
+    return constructor(**arguments, rngs=nnx.Rngs(seed))
 
 
 def recipe_of(config: ConfigDict) -> Recipe:

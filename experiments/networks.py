@@ -4,10 +4,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flax import nnx
-
 from experiments import markdown, paper
-from shufflenet_jax.complexity import Complexity, complexity
+from shufflenet_jax.complexity import Complexity, abstract, complexity
 from shufflenet_jax.models import lenet
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.zoo import NETWORKS, shufflenet_name
@@ -30,9 +28,8 @@ def count() -> Iterator[Counted]:
     """Counts every network, one by one."""
     figures = _figures()
     for name, constructor in NETWORKS.items():
-        network = nnx.eval_shape(lambda make=constructor: make(rngs=nnx.Rngs(0)))
         shape = OTHER_INPUT_SHAPES.get(name, INPUT_SHAPE)
-        yield Counted(name, shape, complexity(network, shape), figures.get(name))
+        yield Counted(name, shape, complexity(abstract(constructor), shape), figures.get(name))
 
 
 def _figures() -> dict[str, tuple[int, bool] | None]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments import markdown, paper
-from shufflenet_jax import complexity, shufflenet
+from shufflenet_jax import abstract, complexity, shufflenet
 from shufflenet_jax.models.skeleton import REPEATS
 
 INPUT_SHAPE = (224, 224, 3)
@@ -41,13 +41,15 @@ def table() -> str:
 def _outputs(groups: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the named feature maps, without computing anything."""
 
-    def features(images: jax.Array) -> dict[str, jax.Array]:
-        return shufflenet(groups=groups, rngs=nnx.Rngs(0)).features(images)
+    graphdef, state = nnx.split(abstract(shufflenet, groups=groups))
 
-    outputs = jax.eval_shape(features, jax.ShapeDtypeStruct((1, *INPUT_SHAPE), jnp.float32))
+    def features(state: nnx.State, images: jax.Array) -> dict[str, jax.Array]:
+        return nnx.merge(graphdef, state).features(images)
+
+    images = jax.ShapeDtypeStruct((1, *INPUT_SHAPE), jnp.float32)
+    outputs = jax.eval_shape(features, state, images)
     return {name: output.shape for name, output in outputs.items()}
 
 
 def _mflops(groups: int) -> float:
-    network = nnx.eval_shape(lambda: shufflenet(groups=groups, rngs=nnx.Rngs(0)))
-    return complexity(network, INPUT_SHAPE).macs_without_head / 1e6
+    return complexity(abstract(shufflenet, groups=groups), INPUT_SHAPE).macs_without_head / 1e6

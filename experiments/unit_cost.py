@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from flax import nnx
-
 from experiments import markdown
-from shufflenet_jax import ResidualUnit, ShuffleUnit, Unit, complexity
+from shufflenet_jax import ResidualUnit, ShuffleUnit, Unit, abstract, complexity
 
 SIZE = 28
 """Height and width of the map: that of stage 2."""
@@ -30,11 +28,11 @@ class Kind:
 
     Attributes:
       formula: Multiply-adds per pixel, given channels c, bottleneck m and groups g.
-      build: The unit of stride 1, given channels, ratio, groups and rngs.
+      build: The unit of stride 1, given c, ratio, g and rngs.
     """
 
     formula: Callable[[int, int, int], int]
-    build: Callable[[int, int, int, nnx.Rngs], Unit]
+    build: Callable[..., Unit]
 
 
 KINDS = {
@@ -70,7 +68,7 @@ def costs() -> Iterator[Cost]:
     for (channels, ratio, groups), (name, kind) in product(GRID, KINDS.items()):
         bottleneck = channels // ratio
         formula = SIZE**2 * kind.formula(channels, bottleneck, groups)
-        unit = nnx.eval_shape(lambda: kind.build(channels, ratio, groups, nnx.Rngs(0)))  # noqa: B023
+        unit = abstract(kind.build, c=channels, ratio=ratio, g=groups)
         counted = complexity(unit, (SIZE, SIZE, channels)).macs
         yield Cost(name, channels, bottleneck, groups, formula, counted)
 

@@ -1,6 +1,6 @@
 """ShuffleNet V1 (arXiv 1707.01083) and what it is compared with, in JAX and Flax NNX."""
 
-from shufflenet_jax.complexity import Complexity, complexity
+from shufflenet_jax.complexity import Complexity, abstract, complexity
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.inference import fold
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
@@ -52,6 +52,7 @@ __all__ = [
     "SqueezeExcitation",
     "Stem",
     "Unit",
+    "abstract",
     "alexnet",
     "alexnet_one_tower",
     "channel_shuffle",

@@ -1,14 +1,16 @@
 """Finds the channels with which a network of some unit costs a given number of multiply-adds."""
 
 from bisect import bisect_left
-from functools import cache
+from functools import cache, partial
 
-from flax import nnx
-
-from shufflenet_jax.complexity import complexity
+from shufflenet_jax.complexity import abstract, complexity
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.models.skeleton import Network
+from shufflenet_jax.models.skeleton import REPEATS, Network
 from shufflenet_jax.units import UnitConstructor
+
+_INPUT_SHAPE = (224, 224, 3)
+_SIZES = (28, 14, 7)
+"""Height and width of the output of stages 2 to 4."""
 
 
 def solve(
@@ -42,13 +44,8 @@ def solve(
         """Multiply-adds, or 0 if there is no such network."""
         if not channels(step)[0]:
             return 0
-
-        def build() -> Network:
-            rngs = nnx.Rngs(0)
-            return Network(unit, channels=channels(step), conv1_channels=conv1_channels, rngs=rngs)
-
         try:
-            return complexity(nnx.eval_shape(build), (224, 224, 3)).macs_without_head
+            return _cost(unit, channels(step), conv1_channels)
         except InputError:  # narrower than conv1, which not every unit can follow
             return 0
 
@@ -59,3 +56,15 @@ def solve(
     if cost(above) > macs and not cost(above - 1):
         raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(above):,}")
     return channels(min(above - 1, above, key=lambda step: abs(cost(step) - macs)))
+
+
+def _cost(unit: UnitConstructor, channels: tuple[int, int, int], conv1_channels: int) -> int:
+    """Multiply-adds without the classifier; all units of a stage but its first cost the same."""
+    shortest = abstract(
+        Network, unit=unit, channels=channels, repeats=(1, 1, 1), conv1_channels=conv1_channels
+    )
+    total = complexity(shortest, _INPUT_SHAPE).macs_without_head
+    for width, size, repeats in zip(channels, _SIZES, REPEATS, strict=True):
+        another = abstract(partial(unit, width, width, 1))
+        total += (repeats - 1) * complexity(another, (size, size, width)).macs
+    return total

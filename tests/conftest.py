@@ -33,7 +33,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory):
-    """So does what processes that tests start have compiled."""
+    """So does what is compiled, here and in processes that tests start, once for all of them."""
     directory = tmp_path_factory.mktemp("cache")
     os.environ["XDG_CACHE_HOME"] = str(directory)
+    jax.config.update("jax_compilation_cache_dir", str(directory / "tests"))
+    # To look up what compiles at once takes longer than to compile it.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory

@@ -6,12 +6,12 @@ import pytest
 from flax import nnx
 
 from experiments import paper
-from shufflenet_jax import complexity, shufflenet
+from shufflenet_jax import abstract, complexity, shufflenet
 from shufflenet_jax.zoo import NETWORKS
 
 
 def count(shape=(224, 224, 3), **arguments):
-    return complexity(nnx.eval_shape(lambda: shufflenet(rngs=nnx.Rngs(0), **arguments)), shape)
+    return complexity(abstract(shufflenet, **arguments), shape)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,8 @@ def test_counts_grow_with_the_area_and_params_do_not():
 def test_real_networks_count_like_abstract_ones():
     network = shufflenet(groups=3, width=0.25, rngs=nnx.Rngs(0))
     assert complexity(network, (224, 224, 3)) == count(groups=3, width=0.25)
+    shapes = nnx.split(nnx.eval_shape(lambda: network))
+    assert shapes == nnx.split(abstract(shufflenet, groups=3, width=0.25))
     assert (
         sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
         == complexity(network, (32, 32, 3)).params
@@ -92,6 +94,6 @@ def test_matmuls_in_nested_calls_are_counted():
 def test_names_say_what_is_built():
     assert "shufflenet_g3_1x" in NETWORKS
     assert "shufflenet_g8_0.25x" in NETWORKS
-    network = nnx.eval_shape(lambda: NETWORKS["shufflenet_g3_1x_noshuffle"](rngs=nnx.Rngs(0)))
+    network = abstract(NETWORKS["shufflenet_g3_1x_noshuffle"])
     unit = network.stages[0][1]
     assert (unit.groups, unit.mix.__name__) == (3, "no_shuffle")

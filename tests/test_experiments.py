@@ -19,12 +19,8 @@ from experiments import config as configs
 from experiments import experiment, paper, report, unit_cost, workdir
 from experiments.__main__ import main
 from experiments.experiment import Experiment, matching
-from shufflenet_jax import InputError, Stem, stage_channels
+from shufflenet_jax import InputError, Stem, abstract, stage_channels
 from shufflenet_jax.zoo import FAMILIES, NETWORKS
-
-
-def abstract(constructor):
-    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
 
 
 def run(directory, *arguments, name="table3"):

@@ -1,12 +1,22 @@
 """Table 1: output sizes, channels and what the skeleton does with a unit."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from shufflenet_jax import InputError, Stem, Unit, shufflenet, stage_channels, stem_channels
+from shufflenet_jax import (
+    InputError,
+    Stem,
+    Unit,
+    abstract,
+    shufflenet,
+    stage_channels,
+    stem_channels,
+)
 from shufflenet_jax.chwn import form
 from shufflenet_jax.train import split
 
@@ -25,10 +35,12 @@ NAMES = ("stem", "stage2", "stage3", "stage4")
 def features_of(shape, **arguments):
     """Shapes of the named stage outputs, without computing anything."""
 
-    def features(images):
-        return shufflenet(rngs=nnx.Rngs(0), **arguments).features(images)
+    graphdef, state = nnx.split(abstract(shufflenet, **arguments))
 
-    outputs = jax.eval_shape(features, jax.ShapeDtypeStruct(shape, jnp.float32))
+    def features(state, images):
+        return nnx.merge(graphdef, state).features(images)
+
+    outputs = jax.eval_shape(features, state, jax.ShapeDtypeStruct(shape, jnp.float32))
     return {name: output.shape for name, output in outputs.items()}
 
 
@@ -76,9 +88,7 @@ def test_stem_channels_are_those_of_the_papers_mflops():
 
 
 def test_networks_that_are_not_valid_name_both_numbers():
-    def build(**arguments):
-        nnx.eval_shape(lambda: shufflenet(rngs=nnx.Rngs(0), **arguments))
-
+    build = partial(abstract, shufflenet)
     with pytest.raises(InputError, match="34 channels do not divide into 4 groups"):
         build(groups=4, width=0.5, rounding="exact")
     with pytest.raises(InputError, match="272 channels do not divide into 7 groups"):

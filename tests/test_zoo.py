@@ -9,6 +9,7 @@ from experiments import paper
 from shufflenet_jax import (
     InputError,
     Stem,
+    abstract,
     complexity,
     mobilenet_v1,
     mobilenet_v2,
@@ -19,10 +20,6 @@ from shufflenet_jax.layers import Conv
 from shufflenet_jax.models.structures import CONV1_CHANNELS, STRUCTURES
 from shufflenet_jax.widths import solve
 from shufflenet_jax.zoo import FAMILIES, NETWORKS
-
-
-def abstract(constructor, **arguments):
-    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0), **arguments))
 
 
 def count(name):
@@ -113,10 +110,13 @@ def test_shallow_has_26_layers():
 def sizes(constructor, size, stem):
     """Heights of the maps after each stage, from large to small."""
 
-    def features(images):
-        return constructor(stem=stem, rngs=nnx.Rngs(0)).features(images)
+    graphdef, state = nnx.split(abstract(constructor, stem=stem))
 
-    outputs = jax.eval_shape(features, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+    def features(state, images):
+        return nnx.merge(graphdef, state).features(images)
+
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    outputs = jax.eval_shape(features, state, images)
     return sorted({output.shape[1] for output in outputs.values()}, reverse=True)
 
 
@@ -132,12 +132,14 @@ def test_mobilenets_see_maps_as_large_as_shufflenets(constructor):
 def test_small_images_give_logits(name):
     stem = Stem(stride=2, max_pool=False)
 
-    def logits(images):
-        network = FAMILIES[name].constructor(stem=stem, num_classes=10, rngs=nnx.Rngs(0))
-        return network(images, train=True)
+    network = abstract(FAMILIES[name].constructor, stem=stem, num_classes=10)
+    graphdef, state = nnx.split(network)
+
+    def logits(state, images):
+        return nnx.merge(graphdef, state)(images, train=True)
 
     images = jax.ShapeDtypeStruct((2, 24, 24, 3), jnp.float32)
-    assert jax.eval_shape(logits, images).shape == (2, 10)
+    assert jax.eval_shape(logits, state, images).shape == (2, 10)
 
 
 def test_what_there_is_not():
