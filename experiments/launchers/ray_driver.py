@@ -168,8 +168,8 @@ def run(
 ) -> int:
     """The task: runs a command as a process of this machine and returns its exit status.
 
-    Passes on when it is asked to end. The process is also asked to end when the node leaves the
-    cluster (its raylet has died): nothing would look after it any more.
+    Passes on when it is asked to end. When the node leaves the cluster, which is when its raylet
+    dies, the process is asked to end too: nothing would look after it any more.
 
     Args:
       argv: Program and arguments.
@@ -181,8 +181,10 @@ def run(
     own = {ENDS_WITH_PARENT: str(os.getpid())}
     if not gpus:
         own["CUDA_VISIBLE_DEVICES"] = ""
+    raylet = int(os.environ["RAY_RAYLET_PID"])
+    if os.getppid() != raylet:  # Ray gives tasks to the workers that are left, even then
+        os._exit(1)
     with _asked_to_end() as asked:
-        raylet = os.getppid()
         try:
             with open(log, "a") as file:
                 # In a session of its own: if this worker is killed, Ray kills its process group.
