@@ -84,11 +84,12 @@ def start_task(tmp_path, code, rank=0):
         "assert 'jax' not in sys.modules  # it takes seconds, and memory\n"
         "directory, code = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
         "run = Command('x', (sys.executable, '-c', code), {}, directory / 'x.log')\n"
-        "slurm_task.run(run, directory / 'x.status', requeue=False)\n"
+        "slurm_task.run(run, directory / 'x.status')\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", task, str(tmp_path), code],
         env=os.environ | {"SLURM_PROCID": str(rank)},
+        start_new_session=True,
     )
 
 
@@ -120,7 +121,7 @@ def test_a_command_is_asked_to_save(tmp_path, number):
     log = tmp_path / "x.log"
     wait_until(lambda: log.exists() and "begun" in log.read_text())
     assert not (tmp_path / "x.status").exists()  # that of an earlier time
-    task.send_signal(number)
+    os.killpg(task.pid, number)  # as Slurm does
     assert task.wait() == 75
     assert (tmp_path / "x.status").read_text() == "75"
     assert log.read_text() == "begun\nsaved\n"

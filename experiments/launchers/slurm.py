@@ -151,12 +151,11 @@ class Slurm:
         statuses = [folder / f"{index}.status" for index in range(len(commands))]
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**self._parameters(len(commands)))
-        requeue = [self.requeue] * len(commands)
         deadline = time.monotonic() + _OUTAGE_SECONDS
         while True:
             try:
                 with contextlib.redirect_stderr(io.StringIO()):  # the error has it as well
-                    submitted = executor.map_array(slurm_task.run, commands, statuses, requeue)
+                    submitted = executor.map_array(slurm_task.run, commands, statuses)
                 break
             except submitit.core.utils.FailedJobError as error:
                 said = str(error).replace("sbatch: error: ", "").strip().replace("\n", "; ")
@@ -176,7 +175,7 @@ class Slurm:
             "nodes": self.nodes,
             "ntasks_per_node": self.tasks // self.nodes,
             "cpus_per_task": self.cpus,
-            # Since Slurm 22.05 a step does not ask for what its job was given.
+            # A step need not inherit what its job was given (srun(1)).
             "srun_args": [f"--cpus-per-task={self.cpus}"],
             "signal_delay_s": SAVE_SECONDS,
             "array_parallelism": count,

@@ -17,19 +17,18 @@ OUT_OF_TIME = signal.SIGUSR2
 """The signal that Slurm is asked to send some time before a job's limit."""
 
 
-def run(command: Command, status: Path, requeue: bool) -> NoReturn:
+def run(command: Command, status: Path) -> NoReturn:
     """Runs a command and ends this process with its exit status.
 
-    Slurm has two ways to ask a job to end. SIGTERM comes before it takes the job's nodes away: if
-    it then queues the job again, that was its own decision. `OUT_OF_TIME` comes before the job's
-    time is up: whoever wants it queued again has to ask for it. The command gets SIGTERM either
-    way, so that it saves.
+    Slurm has two ways to ask a job to end, and sends both signals to all processes of it. SIGTERM
+    comes when it takes the job's nodes away, or was told to; whether the job is queued again is
+    its own decision. `OUT_OF_TIME` comes before the job's time is up: then the command gets
+    SIGTERM, so that it saves, and Slurm is asked to queue the job again, if it may do so.
 
     Args:
       command: What to run.
       status: Receives the exit status as text, -N if signal N ended the command. It is not there
         while the command runs, also not that of an earlier time.
-      requeue: Whether to ask Slurm to queue the job again when its time is up.
     """
     leads = os.environ["SLURM_PROCID"] == "0"
     if leads:
@@ -39,7 +38,7 @@ def run(command: Command, status: Path, requeue: bool) -> NoReturn:
 
     def ask_to_end(number: int, _: object) -> None:
         asked.add(number)
-        if process is not None:
+        if number == OUT_OF_TIME and process is not None:
             process.terminate()
 
     for each in (signal.SIGTERM, OUT_OF_TIME):
@@ -51,7 +50,7 @@ def run(command: Command, status: Path, requeue: bool) -> NoReturn:
             stdout=log,
             stderr=log,
             env=environment,
-            # Slurm sends it to all processes of a job, and it would end one that knows nothing.
+            # It would end a process that knows nothing of it.
             preexec_fn=lambda: signal.signal(OUT_OF_TIME, signal.SIG_IGN),
         )
     if asked:  # before there was a process
@@ -60,7 +59,7 @@ def run(command: Command, status: Path, requeue: bool) -> NoReturn:
     if not leads:  # of the processes of a run the first one says what came of it
         sys.exit(0)
     _write(status, str(ended))
-    if requeue and OUT_OF_TIME in asked and ended == os.EX_TEMPFAIL:
+    if OUT_OF_TIME in asked and ended == os.EX_TEMPFAIL:
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
     sys.exit(ended if ended >= 0 else 128 - ended)
 
