@@ -49,9 +49,11 @@ class Engine(Protocol):
 
     Attributes:
       slots: How many commands it takes at a time; None if it has a queue of its own.
+      distributed: Whether several processes run each command together, as JAX finds by itself.
     """
 
     slots: int | None
+    distributed: bool
 
     def submit(self, commands: Sequence[Command]) -> Sequence[Job]:
         """Starts commands, or queues them; returns a job for each."""

@@ -44,6 +44,8 @@ class Local:
       slots: How many at a time; each gets a share of the cores, and GPUs are dealt out.
     """
 
+    distributed = False
+
     def __init__(self, slots: int):
         self.slots: int | None = slots
         self._free = shares(sorted(os.sched_getaffinity(0)), gpus(), slots)

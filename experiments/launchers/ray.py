@@ -46,6 +46,7 @@ class Ray:
     cpus: float = 1.0
     gpus: float = 0.0
     slots: ClassVar[int | None] = None
+    distributed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.cpus <= 0:

@@ -82,6 +82,11 @@ class Slurm:
     _cluster: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _folders: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    @property
+    def distributed(self) -> bool:
+        """See `Engine`."""
+        return self.tasks > 1
+
     def __post_init__(self) -> None:
         """Checks what was asked for.
 
