@@ -95,7 +95,7 @@ def _train(options: argparse.Namespace) -> int:
     todo = [run for run in runs if run.status not in ("done", "diverged")]
     print(f"{sweep.experiment.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     if options.dry_run:
-        print(dry_run(sweep, todo))
+        print(dry_run(engine, sweep, todo))
         return 0
     if todo:
         sweep.withdraw_stop()

@@ -42,16 +42,28 @@ ignore the variable.
 """
 
 
-def argv_of(sweep: Sweep, run: Run) -> list[str]:
+def options_of(engine: Engine, sweep: Sweep) -> list[str]:
+    """What the command of every run is told: keys that are not as the budget has them."""
+    usual = sweep.experiment.get_config(sweep.budget)
+    changed = sorted(
+        set(configs.machine_assignments(sweep.config)) - set(configs.machine_assignments(usual))
+    )
+    options = [f"--config.{assignment}" for assignment in changed]
+    return ["--distributed", *options] if engine.distributed else options
+
+
+def argv_of(sweep: Sweep, run: Run, options: Sequence[str] = ()) -> list[str]:
     """The command that trains a run by itself."""
     arguments = ["cell", run.cell.name, "--seed", str(run.seed), "--workdir", str(sweep.directory)]
-    own = [f"--config.{assignment}" for assignment in configs.machine_assignments(sweep.config)]
-    return [sys.executable, "-m", "experiments", *arguments, *own]
+    return [sys.executable, "-m", "experiments", *arguments, *options]
 
 
-def dry_run(sweep: Sweep, runs: Iterable[Run]) -> str:
+def dry_run(engine: Engine, sweep: Sweep, runs: Iterable[Run]) -> str:
     """What `launch` would start, a line a run: its name, how it stands, and its command."""
-    return "\n".join(f"{run.name}  {run.status}  {shlex.join(argv_of(sweep, run))}" for run in runs)
+    options = options_of(engine, sweep)
+    return "\n".join(
+        f"{run.name}  {run.status}  {shlex.join(argv_of(sweep, run, options))}" for run in runs
+    )
 
 
 def launch(
@@ -83,6 +95,7 @@ class _Work:
 
     def __init__(self, engine: Engine, sweep: Sweep, runs: Sequence[Run]):
         self._engine, self._sweep = engine, sweep
+        self._options = options_of(engine, sweep)
         self._retries = configs.limits_of(sweep.config).retries
         self._waiting = deque(runs)
         self._later: list[tuple[float, Run]] = []  # with the time from which they wait again
@@ -154,7 +167,7 @@ class _Work:
 
     def _command(self, run: Run) -> Command:
         run.directory.mkdir(parents=True, exist_ok=True)
-        argv = tuple(argv_of(self._sweep, run))
+        argv = tuple(argv_of(self._sweep, run, self._options))
         return Command(run.name, argv, MALLOC, run.directory / "output.log")
 
 
