@@ -89,14 +89,18 @@ class _Tasks:
             where = f"the Ray cluster at {address}" if address else "a Ray cluster of this machine"
             raise _Refused(f"{where} cannot be used: {_line(error)}") from None
         self._gpus = gpus
-        self._refuse_impossible(cpus, gpus)
+        nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        own_node = nodes[ray.get_runtime_context().get_node_id()]
+        self._raylet = own_node["NodeManagerAddress"], own_node["NodeManagerPort"]
+        self._refuse_impossible(cpus, gpus, [node["Resources"] for node in nodes.values()])
 
-    def _refuse_impossible(self, cpus: float, gpus: float) -> None:
+    def _refuse_impossible(
+        self, cpus: float, gpus: float, sizes: Sequence[Mapping[str, float]]
+    ) -> None:
         """Refuses what no node has, nor one that the cluster may add: it would wait for ever."""
-        sizes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         addable = self._ray._private.state.state.get_cluster_config()
         if addable is not None:
-            sizes += [group.resources for group in addable.node_group_configs]
+            sizes = [*sizes, *(group.resources for group in addable.node_group_configs)]
         found = sorted({(size.get("CPU", 0), size.get("GPU", 0)) for size in sizes})
         if not any(has_cpus >= cpus and has_gpus >= gpus for has_cpus, has_gpus in found):
             raise _Refused(
@@ -134,8 +138,16 @@ class _Tasks:
         except errors.RayTaskError as error:  # the command could not be started
             return 127, _line(error.cause)
         except errors.RayError as error:
-            self.is_lost |= isinstance(error, errors.LocalRayletDiedError)
+            self.is_lost = not self._reaches_raylet()
             return -signal.SIGKILL, f"{type(error).__name__}: {_line(error)}"
+
+    def _reaches_raylet(self) -> bool:
+        """Whether the part of Ray on this machine lives that gives tasks away."""
+        try:
+            socket.create_connection(self._raylet, timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Has what still runs save and end, and lets go of the cluster."""
