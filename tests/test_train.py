@@ -202,10 +202,28 @@ def test_top_errors_by_hand(trainer):
     assert found.top5_error == pytest.approx(100 * np.mean(rank > 4))
 
 
-def train(directory, recipe=RECIPE, seed=0, **options):
+def train(directory, recipe, seed=0, **options):
     intervals = Intervals(log=5, evaluate=1, checkpoint=1)
     arguments = {"seed": seed, "directory": directory, "intervals": intervals} | options
     return fit(tiny(seed), load("digits"), recipe, **arguments)
+
+
+TWO_EPOCHS = dataclasses.replace(RECIPE, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts: its directory, and its last evaluation."""
+    directory = tmp_path_factory.mktemp("whole")
+    return directory, train(directory, TWO_EPOCHS)
+
+
+def assert_ends_as(whole, directory):
+    expected, evaluation = whole
+    assert train(directory, TWO_EPOCHS) == evaluation
+    rows, expected_rows = ((d / "metrics.jsonl").read_bytes() for d in (directory, expected))
+    assert rows == expected_rows
+    assert len(rows.splitlines()) > 10
 
 
 class Interrupted(Exception):
@@ -213,9 +231,7 @@ class Interrupted(Exception):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_in_the_same_bits(tmp_path):
-    recipe = dataclasses.replace(RECIPE, epochs=3)
-
+def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, whole):
     def stop_at(step):
         def on_progress(progress):
             if progress.step >= step:
@@ -223,54 +239,44 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path):
 
         return on_progress
 
-    whole = train(tmp_path / "whole", recipe)
-    # Between checkpoints, right at one, and before the first.
-    for step in (5, 30, 42, 50):
+    # Before the first checkpoint, right at it, and after it.
+    for step in (5, 21, 30):
         with pytest.raises(Interrupted):
-            train(tmp_path / "parts", recipe, on_progress=stop_at(step))
-    assert train(tmp_path / "parts", recipe) == whole
-    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
-    assert rows[0] == rows[1]
-    assert len(rows[0].splitlines()) > 10
+            train(tmp_path, TWO_EPOCHS, on_progress=stop_at(step))
+    assert_ends_as(whole, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path):
+def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path, whole):
     """Interrupted at every kind of moment: of 21 steps an epoch, rows are due at 5, 10, ..."""
-    recipe = dataclasses.replace(RECIPE, epochs=2)
-    whole = train(tmp_path / "whole", recipe)
     # The question is asked before the first step, after each of 42, and after each batch of the
     # evaluations that follow steps 21 and 42.
     step, polls, reached = 0, [1, 2, 7, 9, 4, 3, 5, 13, 1, 2, 1], []
     for count in polls:
         asked = iter([False] * (count - 1) + [True])
         with pytest.raises(Preempted) as caught:
-            train(tmp_path / "parts", recipe, interrupted=lambda asked=asked: next(asked))
+            train(tmp_path, TWO_EPOCHS, interrupted=lambda asked=asked: next(asked))
         assert caught.value.step >= step
         step = caught.value.step
         reached.append(step)
     assert len(set(reached)) > 6
     assert 21 in reached
-    assert train(tmp_path / "parts", recipe) == whole
-    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
-    assert rows[0] == rows[1]
+    assert_ends_as(whole, tmp_path)
 
 
 @pytest.mark.slow
-def test_seeds_differ_and_one_seed_does_not(tmp_path):
-    runs = [tmp_path / name for name in ("0", "0_again", "1")]
-    losses = [train(run, seed=seed).loss for run, seed in zip(runs, (0, 0, 1), strict=True)]
-    assert losses[0] == losses[1] != losses[2]
-    assert differences(runs[0], runs[1]) == []
-    different = "\n".join(differences(runs[0], runs[2]))
+def test_seeds_differ_and_one_seed_does_not(tmp_path, whole):
+    assert_ends_as(whole, tmp_path / "again")
+    assert train(tmp_path / "other", TWO_EPOCHS, seed=1).loss != whole[1].loss
+    different = "\n".join(differences(whole[0], tmp_path / "other"))
     for place in ("metrics.jsonl", "'params'", "'batch_stats'", "'opt_state'"):
         assert place in different
 
 
-def test_a_finished_run_is_evaluated_again_without_training(tmp_path):
-    first = train(tmp_path)
+def test_a_finished_run_is_evaluated_again_without_training(whole):
+    directory, first = whole
     steps = []
-    again = train(tmp_path, on_progress=lambda progress: steps.append(progress.step))
+    again = train(directory, TWO_EPOCHS, on_progress=lambda progress: steps.append(progress.step))
     assert again == first
     assert not steps
 
