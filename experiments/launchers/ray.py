@@ -140,7 +140,7 @@ class _Driver:
             while not self.is_lost and self._pipe.poll():
                 match self._pipe.recv():
                     case str(reason):
-                        self._lost = reason
+                        self._lost, self.is_lost = reason, True
                     case (ended, *outcome):
                         self._ended[ended] = tuple(outcome)
         except (EOFError, OSError):

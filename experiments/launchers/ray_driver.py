@@ -6,6 +6,7 @@ Workers import this file to run a task, so it imports nothing of the project tha
 import contextlib
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -43,7 +44,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the engine decides, and may die of it
         pipe.send("")
         try:
-            while not tasks.is_lost:
+            while True:
                 if pipe.poll(POLL_SECONDS):
                     what, *arguments = pipe.recv()
                     getattr(tasks, what)(*arguments)
@@ -52,7 +53,7 @@ def main() -> None:
         except (EOFError, BrokenPipeError, ConnectionResetError):  # the engine is gone
             pass
         except Exception as error:
-            pipe.send(repr(error))
+            pipe.send(_line(error))
         finally:
             tasks.close()
 
@@ -74,7 +75,6 @@ class _Tasks:
             raise _Refused("Ray is not installed: run pip install -e '.[ray]'") from None
         self._ray = ray
         self._tasks: dict[int, _Task] = {}
-        self.is_lost = False
         self._environment = _environment(cpus, gpus)
         own = {"num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": _STORE_BYTES}
         try:
@@ -87,11 +87,15 @@ class _Tasks:
             self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run)
         except Exception as error:
             where = f"the Ray cluster at {address}" if address else "a Ray cluster of this machine"
-            raise _Refused(f"{where} cannot be used: {_line(error)}") from None
+            raise _Refused(f"{where} cannot be used: {_line(error.__cause__ or error)}") from None
         self._gpus = gpus
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-        own_node = nodes[ray.get_runtime_context().get_node_id()]
-        self._raylet = own_node["NodeManagerAddress"], own_node["NodeManagerPort"]
+        here = ray.get_runtime_context()
+        own_node = nodes[here.get_node_id()]
+        self._needed = [
+            (own_node["NodeManagerAddress"], own_node["NodeManagerPort"]),  # gives tasks away
+            tuple(here.gcs_address.rsplit(":", 1)),  # knows the nodes
+        ]
         self._refuse_impossible(cpus, gpus, [node["Resources"] for node in nodes.values()])
 
     def _refuse_impossible(
@@ -124,10 +128,14 @@ class _Tasks:
             self._tasks[number].is_killed = True
             self._ray.cancel(self._tasks[number].reference, force=True)
 
-    def ended(self) -> list[tuple[int, int, str]]:
-        """Tasks that have ended since it was last asked: number, exit status, and what Ray says."""
-        done = [number for number, task in self._tasks.items() if task.future.done()]
-        return [(number, *self._outcome(self._tasks.pop(number))) for number in done]
+    def ended(self) -> Iterator[tuple[int, int, str]]:
+        """Tasks that have ended since it was last asked: number, exit status, and what Ray says.
+
+        Raises:
+          RayError: The cluster is lost.
+        """
+        for number in [number for number, task in self._tasks.items() if task.future.done()]:
+            yield number, *self._outcome(self._tasks.pop(number))
 
     def _outcome(self, task: "_Task") -> tuple[int, str]:
         errors = self._ray.exceptions
@@ -138,13 +146,15 @@ class _Tasks:
         except errors.RayTaskError as error:  # the command could not be started
             return 127, _line(error.cause)
         except errors.RayError as error:
-            self.is_lost = not self._reaches_raylet()
-            return -signal.SIGKILL, f"{type(error).__name__}: {_line(error)}"
+            if not self._is_whole():
+                raise
+            return -signal.SIGKILL, _line(error)
 
-    def _reaches_raylet(self) -> bool:
-        """Whether the part of Ray on this machine lives that gives tasks away."""
+    def _is_whole(self) -> bool:
+        """Whether the parts of Ray live without which no task can be given away."""
         try:
-            socket.create_connection(self._raylet, timeout=5).close()
+            for address in self._needed:
+                socket.create_connection(address, timeout=5).close()
         except OSError:
             return False
         return True
@@ -154,9 +164,10 @@ class _Tasks:
         for number in self._tasks:
             self.stop(number)
         deadline = time.monotonic() + GRACE_SECONDS
-        while self._tasks and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if all(task.future.done() for task in self._tasks.values()):
+                break
             time.sleep(POLL_SECONDS)
-            self.ended()
         self._ray.shutdown()
 
 
@@ -237,4 +248,6 @@ def _asked_to_end() -> Iterator[list[int]]:
 
 
 def _line(error: BaseException) -> str:
-    return textwrap.shorten(str(error), 300) or type(error).__name__
+    """What an error says, as one line, without the traceback that Ray puts into it."""
+    said = re.sub(r"Traceback \(.*\n(  .*\n)*", "", str(error))
+    return textwrap.shorten(f"{type(error).__name__}: {said}", 400)
