@@ -157,11 +157,12 @@ def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments import board, workdir
+    from experiments.run import ENDED
 
     runs = workdir.open_sweep(options.workdir).runs()
     if options.watch:
         with board.Board(runs) as shown:
-            while any(state not in workdir.ENDED for state in shown.states.values()):
+            while any(state not in ENDED for state in shown.states.values()):
                 time.sleep(0.5)
                 shown.update()
         return 0

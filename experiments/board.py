@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from experiments.workdir import Run
+from experiments.run import Run
 
 _STYLES = {"done": "green", "running": "cyan", "diverged": "red", "failed": "red"}
 

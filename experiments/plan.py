@@ -6,7 +6,8 @@ from pathlib import Path
 from experiments import config as configs
 from experiments import experiment, workdir
 from experiments.launchers import Engine
-from experiments.workdir import Run, Sweep
+from experiments.run import Run
+from experiments.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
 
