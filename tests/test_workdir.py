@@ -6,7 +6,7 @@ import json
 import pytest
 from sweeps import configured, create_sweep
 
-from experiments import board, experiment, report, workdir
+from experiments import board, experiment, plan, report, workdir
 from experiments import config as configs
 from experiments.experiment import Experiment
 from shufflenet_jax import InputError
@@ -175,3 +175,15 @@ def test_a_long_table_lists_what_is_of_interest(tmp_path):
     assert "1 done, 358 missing, 1 failed; 5 of 360 listed" in shown.title
     assert next(iter(shown.columns[2].cells)) == "failed"
     assert len(board.table(states, most=360).rows) == 360
+
+
+def test_a_network_that_cannot_be_told_is_named(tmp_path):
+    options = {"budget": "digits", "directory": tmp_path, "seeds": 1, "launcher": "local"}
+    options |= {"jobs": None, "dry": True}
+    told = plan.plan("table5", assignments=["network.repeats=1,1,1"], pattern="*_0.5*", **options)
+    assert told.notes == [
+        "network.repeats changes nothing in mobilenet_v1_0.5, shufflenet_g3_0.5x_shallow, "
+        "which have no such argument"
+    ]
+    all_take_it = plan.plan("table3", assignments=["network.repeats=1,1,1"], pattern="*", **options)
+    assert all_take_it.notes == []
