@@ -1,9 +1,11 @@
 """The manifest of a sweep: frozen, whole, and nothing but data."""
 
 import dataclasses
+import io
 import json
 
 import pytest
+from rich.console import Console
 from sweeps import configured, create_sweep
 
 from experiments import board, experiment, plan, report, workdir
@@ -173,8 +175,25 @@ def test_a_long_table_lists_what_is_of_interest(tmp_path):
     shown = board.table(states, most=5)
     assert len(shown.rows) == 5
     assert "1 done, 358 missing, 1 failed; 5 of 360 listed" in shown.title
-    assert next(iter(shown.columns[2].cells)) == "failed"
+    assert str(next(iter(shown.columns[2].cells))) == "failed"
     assert len(board.table(states, most=360).rows) == 360
+
+
+def test_a_reason_is_shown_as_it_is(tmp_path, capsys):
+    """Brackets are no markup, which a table could not show."""
+    sweep = create_sweep(tmp_path)
+    (run, *_) = sweep.runs()
+    run.directory.mkdir(parents=True)
+    reason = "OSError: [Errno 28] No space [/left]"
+    run.end({"status": "failed", "step": 3, "reason": reason, "transient": True})
+    with board.Board(sweep.runs()) as shown:
+        run.reopen()
+        shown.update()
+        run.end({"status": "failed", "step": 3, "reason": reason, "transient": True})
+    assert f"{reason} (" in capsys.readouterr().out
+    console = Console(width=300, file=io.StringIO())
+    console.print(board.table({run: "failed"}))
+    assert f"{reason} (" in console.file.getvalue()
 
 
 def test_a_network_that_cannot_be_told_is_named(tmp_path):
