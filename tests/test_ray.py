@@ -295,25 +295,30 @@ def test_a_killed_worker_takes_only_its_command_with_it(cluster, tmp_path):
 
 @contextlib.contextmanager
 def on_two_nodes(cluster, directory):
-    """Commands on two nodes: the number of the raylet of one that was added, and for each node its
-    job and the numbers of process and worker, that one's first."""
-    node = cluster.add_node(num_cpus=2)
-    raylet = node.all_processes["raylet"][0].process.pid
-    try:
-        with engine(cluster.address, cpus=2) as made:
-            jobs = made.submit([command(directory, WAITS, name) for name in "ab"])
-            placed = [(jobs[i], *started(directory, name)) for i, name in enumerate("ab")]
-            placed.sort(key=lambda each: parent(each[2]) != raylet)
-            assert [parent(worker) == raylet for _, _, worker in placed] == [True, False]
-            yield raylet, *placed
-    finally:
-        cluster.remove_node(node)
+    """A command on the node of a cluster, and one on a second that joins it while that runs.
+
+    The value is the job of the first, the job of the second, and the numbers of the second's
+    process, worker and raylet.
+    """
+    with engine(cluster.address, cpus=2) as made:
+        (first,) = made.submit([command(directory, WAITS, "first")])
+        started(directory, "first")
+        node = cluster.add_node(num_cpus=2)
+        try:
+            (second,) = made.submit([command(directory, WAITS, "second")])
+            pid, worker = started(directory, "second")
+            raylet = node.all_processes["raylet"][0].process.pid
+            assert parent(worker) == raylet
+            yield first, second, (pid, worker, raylet)
+        finally:
+            cluster.remove_node(node)
+            cluster.wait_for_nodes()  # until the others know, too
 
 
 @pytest.mark.ray
 def test_a_lost_node_takes_only_its_commands_with_it(cluster, tmp_path):
-    with on_two_nodes(cluster, tmp_path) as (raylet, (lost, pid, worker), (other, *_)):
-        for each in (raylet, worker, pid):
+    with on_two_nodes(cluster, tmp_path) as (other, lost, processes):
+        for each in reversed(processes):  # so that nobody is left to tell
             os.kill(each, signal.SIGKILL)
         assert until(lost.poll) == -signal.SIGKILL
         assert other.poll() is None
@@ -323,7 +328,7 @@ def test_a_lost_node_takes_only_its_commands_with_it(cluster, tmp_path):
 
 @pytest.mark.ray
 def test_commands_of_a_node_that_left_its_cluster_save_and_end(cluster, tmp_path):
-    with on_two_nodes(cluster, tmp_path) as (raylet, (left, pid, _), (other, *_)):
+    with on_two_nodes(cluster, tmp_path) as (other, left, (pid, _, raylet)):
         os.kill(raylet, signal.SIGKILL)
         assert until(left.poll) == 75
         assert is_gone(pid)
