@@ -81,7 +81,7 @@ def _train(options: argparse.Namespace) -> int:
     from experiments.plan import plan
     from experiments.report import as_markdown
 
-    sweep, runs, engine = plan(
+    planned = plan(
         options.name,
         budget=options.budget,
         assignments=options.assignments,
@@ -92,6 +92,9 @@ def _train(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         dry=options.dry_run,
     )
+    sweep, runs, engine = planned.sweep, planned.runs, planned.engine
+    for note in planned.notes:
+        print(f"note: {note}", file=sys.stderr)
     todo = [run for run in runs if run.status not in ("done", "diverged")]
     print(f"{sweep.experiment.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     if options.dry_run:
@@ -157,11 +160,12 @@ def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments import board, workdir
+    from experiments.run import ENDED
 
     runs = workdir.open_sweep(options.workdir).runs()
     if options.watch:
         with board.Board(runs) as shown:
-            while any(state not in workdir.ENDED for state in shown.states.values()):
+            while any(state not in ENDED for state in shown.states.values()):
                 time.sleep(0.5)
                 shown.update()
         return 0

@@ -8,8 +8,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from experiments.workdir import Run
+from experiments.run import Run
 
 _STYLES = {"done": "green", "running": "cyan", "diverged": "red", "failed": "red"}
 
@@ -56,7 +57,9 @@ class Board:
             return
         for run, state in self.states.items():
             if state != self._shown[run]:
-                self._console.print(self._line(run, state), highlight=False, soft_wrap=True)
+                # A reason may have brackets, which are no markup.
+                line = self._line(run, state)
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._shown = self.states
 
     def _line(self, run: Run, state: str) -> str:
@@ -64,7 +67,7 @@ class Board:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         label = f"{run.cell.name} seed {run.seed}"
         text = f"[{minutes}:{seconds:02}] {ended}/{len(self.states)}  {label}  {state}"
-        return f"{text}  {outcome(run)}".rstrip().replace("[", r"\[", 1)
+        return f"{text}  {outcome(run)}".rstrip()
 
 
 def table(states: Mapping[Run, str], most: int = 200) -> Table:
@@ -79,7 +82,7 @@ def table(states: Mapping[Run, str], most: int = 200) -> Table:
         justify = "left" if heading in ("cell", "state", "owner", "") else "right"
         made.add_column(heading, justify=justify, no_wrap=heading != "")
     for run, state in _of_interest(states, most):
-        made.add_row(*_row(run, state), style=_STYLES.get(state, "dim"))
+        made.add_row(*map(Text, _row(run, state)), style=_STYLES.get(state, "dim"))
     return made
 
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import jax
 
-from experiments import compile_cache, provenance, workdir
+from experiments import compile_cache, provenance
 from experiments import config as configs
 from experiments.launch import HELD
 from experiments.limits import watch
 from experiments.lock import Held, hold
-from experiments.workdir import Run, Sweep
+from experiments.run import Run, check_own
+from experiments.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
 from shufflenet_jax.devices import from_lead, is_lead
@@ -115,7 +116,7 @@ def _claim(sweep: Sweep, run: Run) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         held = False
         if is_lead():
-            workdir.check_own(run, sweep.directory)
+            check_own(run, sweep.directory)
             run.directory.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(hold(run.lock, on_loss=_leave))

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from experiments import config as configs
 from experiments.launchers import Command, Engine, Job
 from experiments.limits import stalled
-from experiments.workdir import ENDED, Run, Sweep
+from experiments.run import ENDED, Run
+from experiments.workdir import Sweep
 
 PREEMPTED = 75
 """Exit status of a cell that was asked to end and has saved (EX_TEMPFAIL)."""

@@ -1,14 +1,36 @@
 """From what a user asked for to a sweep that can start: every mistake is found here, or before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from experiments import config as configs
 from experiments import experiment, workdir
+from experiments.experiment import Cell
 from experiments.launchers import Engine
-from experiments.workdir import Run, Sweep
+from experiments.run import Run
+from experiments.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that can start.
+
+    Attributes:
+      sweep: Opened or begun.
+      runs: Those that were asked for, seed by seed.
+      engine: What is to run them.
+      notes: What a user may not have expected, a line each.
+    """
+
+    sweep: Sweep
+    runs: list[Run]
+    engine: Engine
+    notes: list[str]
 
 
 def plan(
@@ -22,8 +44,8 @@ def plan(
     launcher: str,
     jobs: int | None,
     dry: bool = False,
-) -> tuple[Sweep, list[Run], Engine]:
-    """Returns the sweep, opened or begun; the runs that were asked for, seed by seed; the engine.
+) -> Plan:
+    """Opens or begins a sweep.
 
     Args:
       name: Of the experiment.
@@ -61,4 +83,22 @@ def plan(
     engine = configs.engine_of(config, launcher, jobs)
     directory = (directory or Path("runs") / name).absolute()
     sweep = workdir.create(chosen, budget, config, directory, cells=cells, seeds=seeds, dry=dry)
-    return sweep, [sweep.run(cell, seed) for seed in range(seeds) for cell in cells], engine
+    return Plan(
+        sweep,
+        [sweep.run(cell, seed) for seed in range(seeds) for cell in cells],
+        engine,
+        list(_unheard(config, cells, assignments)),
+    )
+
+
+def _unheard(
+    config: ConfigDict, cells: Sequence[Cell], assignments: Sequence[str]
+) -> Iterator[str]:
+    """Says which arguments some cells do not take, whose networks are of other families."""
+    keys = (assignment.partition("=")[0] for assignment in assignments)
+    for key in (key for key in keys if key.startswith("network.")):
+        deaf = [
+            cell.name for cell, identity in configs.identities(config, cells) if key not in identity
+        ]
+        if deaf:
+            yield f"{key} changes nothing in {', '.join(deaf)}, which have no such argument"

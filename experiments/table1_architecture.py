@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments import markdown, paper
-from shufflenet_jax import abstract, complexity, shufflenet
+from shufflenet_jax import Network, abstract, complexity, shufflenet
 from shufflenet_jax.models.skeleton import REPEATS
 
 INPUT_SHAPE = (224, 224, 3)
@@ -19,7 +19,8 @@ INPUT_SHAPE = (224, 224, 3)
 
 def table() -> str:
     """Table 1, ours and in brackets the paper's."""
-    built = {groups: _outputs(groups) for groups in paper.TABLE1_CHANNELS}
+    networks = {groups: abstract(shufflenet, groups=groups) for groups in paper.TABLE1_CHANNELS}
+    built = {groups: _outputs(network) for groups, network in networks.items()}
     made = markdown.table("layer", "output", *(f"g={groups}" for groups in built))
     labels = ["conv1, max pool"]
     labels += [f"stage {number}: 1 + {n - 1} units" for number, n in enumerate(REPEATS, start=2)]
@@ -30,7 +31,10 @@ def table() -> str:
             f"{built[groups][name][3]} [{paper.TABLE1_CHANNELS[groups][index]}]" for groups in built
         ]
         made.add_row(labels[index], f"{output} [{size}x{size}]", *channels)
-    costs = [f"{_mflops(groups):.2f} [{paper.TABLE1_MFLOPS[groups]}]" for groups in built]
+    costs = [
+        f"{_mflops(network):.2f} [{paper.TABLE1_MFLOPS[groups]}]"
+        for groups, network in networks.items()
+    ]
     made.add_row("complexity, M", "", *costs)
     return (
         f"{markdown.render(made)}\n\nOutput sizes and channels at 224x224, and millions of "
@@ -38,10 +42,10 @@ def table() -> str:
     )
 
 
-def _outputs(groups: int) -> dict[str, tuple[int, ...]]:
+def _outputs(network: Network) -> dict[str, tuple[int, ...]]:
     """Shapes of the named feature maps, without computing anything."""
 
-    graphdef, state = nnx.split(abstract(shufflenet, groups=groups))
+    graphdef, state = nnx.split(network)
 
     def features(state: nnx.State, images: jax.Array) -> dict[str, jax.Array]:
         return nnx.merge(graphdef, state).features(images)
@@ -51,5 +55,5 @@ def _outputs(groups: int) -> dict[str, tuple[int, ...]]:
     return {name: output.shape for name, output in outputs.items()}
 
 
-def _mflops(groups: int) -> float:
-    return complexity(abstract(shufflenet, groups=groups), INPUT_SHAPE).macs_without_head / 1e6
+def _mflops(network: Network) -> float:
+    return complexity(network, INPUT_SHAPE).macs_without_head / 1e6

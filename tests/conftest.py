@@ -19,7 +19,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # XLA compiles each new shape, which takes longer than hypothesis expects of an example.
-hypothesis.settings.register_profile("jax", deadline=None, max_examples=12)
+hypothesis.settings.register_profile("jax", deadline=None, max_examples=8)
 hypothesis.settings.load_profile("jax")
 
 

@@ -1,6 +1,7 @@
 """What `test_devices` runs in processes of its own: ``python tests/many_devices.py NAME ...``."""
 
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from shufflenet_jax import InputError, Stem, chwn, shufflenet
+from shufflenet_jax import InputError, Network, ShuffleUnit, Stem, chwn
 from shufflenet_jax.data import Batch, Preprocessing, load
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.fit import Intervals, fit
@@ -20,10 +21,13 @@ BATCH = 16
 
 
 def network():
-    return shufflenet(
-        width=0.25,
+    """Small, for it is compiled for every number of devices: a unit of stride 2 and one of 1."""
+    return Network(
+        partial(ShuffleUnit, groups=3),
+        channels=(48,),
+        repeats=(2,),
+        conv1_channels=12,
         num_classes=10,
-        repeats=(1, 1, 1),
         stem=Stem(stride=2, max_pool=False),
         rngs=nnx.Rngs(0),
     )
@@ -41,19 +45,33 @@ def random_batch(seed, masked=()):
 
 
 def first(count):
+    """The first few of the devices; one is a run's on a single device."""
+    if count == 1:
+        return ONE_DEVICE
     mesh = jax.make_mesh(
         (count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
     )
     return Devices(mesh)
 
 
-def train(devices, batches, **options):
-    """Losses, and the state after the last batch, flat."""
+@cache
+def compiled(form, devices, **options):
+    """The graph, a function that makes the first state, and the training step, compiled once."""
     optimizer = Recipe(learning_rate=0.05).optimizer(STEPS)
-    graphdef, state = create_state(network(), optimizer)
-    state = devices.replicate(state)
+    graphdef, _ = create_state(network(), optimizer)
     step = make_train_step(graphdef, optimizer, 0.1, devices=devices, **options)
-    losses = []
+
+    def advance(state, batch):
+        with chwn.form(form):
+            return step(state, batch)
+
+    return graphdef, lambda: create_state(network(), optimizer)[1], advance
+
+
+def train(form, devices, batches, **options):
+    """Losses, and the state after the last batch."""
+    graphdef, new_state, step = compiled(form, devices, **options)
+    state, losses = devices.replicate(new_state()), []
     for batch in batches:
         state, metrics = step(state, devices.place(batch))
         losses.append(float(metrics["loss"]))
@@ -73,36 +91,27 @@ def compare(out):
     """Everything that `test_devices` compares, as arrays in one file."""
     found = {}
     batches = [random_batch(seed) for seed in range(STEPS)]
-    for name in ("matmul", "direct"):
-        with chwn.form(name):
-            for count in (1, 2, 8):
-                devices = ONE_DEVICE if count == 1 else first(count)
-                _, _, found[f"losses_{name}_{count}"] = train(devices, batches)
-                _, state, _ = train(devices, batches[:1])
-                found[f"params_{name}_{count}"] = flat(state.params)
-                found[f"stats_{name}_{count}"] = flat(state.batch_stats)
-                # Masked images unevenly spread over the devices, on one of which none is left.
-                batch = random_batch(0, masked=(0, 1, 2, 3, 9))
-                _, state, found[f"masked_loss_{name}_{count}"] = train(
-                    devices, [batch], masked=True
-                )
-                found[f"masked_params_{name}_{count}"] = flat(state.params)
-            _, state, _ = train(first(2), batches[:1], batch_norm="device")
-            parts = [
-                train(ONE_DEVICE, [shard(batches[0], index, 2)])[1].batch_stats
-                for index in range(2)
-            ]
-            found[f"own_stats_{name}"] = flat(state.batch_stats)
-            found[f"own_stats_{name}_by_hand"] = (flat(parts[0]) + flat(parts[1])) / 2
-            params = [
-                train(ONE_DEVICE, [shard(batches[0], index, 2)])[1].params for index in range(2)
-            ]
-            found[f"own_params_{name}"] = flat(state.params)
-            # The first update is linear in the gradients, so the mean of updates is that of these.
-            found[f"own_params_{name}_by_hand"] = (flat(params[0]) + flat(params[1])) / 2
+    for form in ("matmul", "direct"):
+        for count in (1, 2, 8):
+            devices = first(count)
+            _, _, found[f"losses_{form}_{count}"] = train(form, devices, batches)
+            _, state, _ = train(form, devices, batches[:1])
+            found[f"params_{form}_{count}"] = flat(state.params)
+            found[f"stats_{form}_{count}"] = flat(state.batch_stats)
+            # Masked images unevenly spread over the devices, on one of which none is left.
+            batch = random_batch(0, masked=(0, 1, 2, 3, 9))
+            _, state, losses = train(form, devices, [batch], masked=True)
+            found[f"masked_loss_{form}_{count}"] = losses
+            found[f"masked_params_{form}_{count}"] = flat(state.params)
+        _, state, _ = train(form, first(2), batches[:1], batch_norm="device")
+        parts = [train(form, ONE_DEVICE, [shard(batches[0], index, 2)])[1] for index in range(2)]
+        # The first update is linear in the gradients, so the mean of updates is that of these.
+        for name, of in (("stats", lambda s: s.batch_stats), ("params", lambda s: s.params)):
+            found[f"own_{name}_{form}"] = flat(of(state))
+            found[f"own_{name}_{form}_by_hand"] = sum(flat(of(part)) for part in parts) / 2
     for count in (1, 8):
-        devices = ONE_DEVICE if count == 1 else first(count)
-        graphdef, state, _ = train(devices, batches[:1])
+        devices = first(count)
+        graphdef, state, _ = train("matmul", devices, batches[:1])
         tests = [random_batch(100), random_batch(101, masked=range(5, 16))]
         evaluation = make_evaluate(graphdef, devices)(state, map(devices.place, tests))
         found[f"evaluation_{count}"] = np.array(

@@ -7,15 +7,17 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from experiments.bench import command, inputs, measure, seeds, tables, workloads
+from experiments.bench import command, inputs, measure, seeds, sweep, tables, workloads
 from experiments.bench.measure import Cost, Timing
 from experiments.bench.peers import PEERS, choose
 from experiments.bench.workloads import Net, Operation, Section, Workload
 from shufflenet_jax.errors import InputError
 
-INFER = Workload(Net(3, 0.25, 32), "infer", 2)
+# Every unit that the peers have: without and with groups in front, of stride 2 and 1.
+SHORT = Net(3, 0.25, 32, short=True)
+INFER = Workload(SHORT, "infer", 2)
 # Few values a channel would make batch normalisation, and so the losses, too sensitive to rounding.
-TRAIN = Workload(Net(3, 0.25, 32), "train", 16)
+TRAIN = Workload(SHORT, "train", 16)
 OPERATIONS = [
     Operation("conv", 3, 9, 1, 8, 3, 2),
     Operation("conv", 12, 6, 3, 24),
@@ -193,6 +195,7 @@ def options(**changed) -> Namespace:
         "threads": 1,
         "sections": "*",
         "seeds": False,
+        "sweep": False,
     }
     return Namespace(**defaults | changed)
 
@@ -230,10 +233,29 @@ def fake_results(skipped=None, others=1.0) -> tables.Results:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["vmap", "lax.map"])
 def test_seeds_in_one_program_take_the_steps_that_each_takes_alone(way):
-    workload = Workload(Net(3, 0.25, 32), "train", 16, 2)
+    workload = Workload(SHORT, "train", 16, 2)
     alone, together = seeds._steps(workload, "in turn", 1), seeds._steps(workload, way, 2)
     for _ in range(2):
         losses = together()
         assert losses.shape == (2,)
         assert losses[0] != losses[1]  # each has images of its own
         np.testing.assert_allclose(losses[0], alone(), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_sweep_is_that_of_its_commands(tmp_path):
+    """All cells are planned, found again as they were left, and in every row there are numbers."""
+    rows = [
+        [entry.strip() for entry in line.split("|")[1:-1]]
+        for line in sweep.of_many(tmp_path / "sweep", count=24).splitlines()
+    ]
+    assert rows[0] == ["24 cells", "seconds", "peak memory, MiB"]
+    assert [row[0] for row in rows[2:]] == [
+        "planned and written",
+        "run table3 --seeds 2 --dry-run",
+        "status",
+        "status --json",
+        "report",
+        "report --format json",
+    ]
+    assert all(float(row[1]) >= 0 and float(row[2]) > 50 for row in rows[2:])

@@ -29,17 +29,24 @@ def start(*arguments, devices=1, **options):
     return subprocess.Popen(command, env=environment, **options)
 
 
+def training_batches(**options):
+    """A bit more than an epoch of 42."""
+    train = data.load("digits").train
+    return data.train_batches(train, SHIFT, batch_size=32, seed=1, steps=46, **options)
+
+
+@pytest.fixture(scope="module")
+def whole_batches():
+    return list(training_batches())
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("start_step", [0, 5])
-def test_shares_of_training_batches_are_the_whole_ones(count, start_step):
-    train = data.load("digits").train
-    options = {"batch_size": 32, "seed": 1, "steps": 50, "start_step": start_step}
-    whole = list(data.train_batches(train, SHIFT, **options))
+def test_shares_of_training_batches_are_the_whole_ones(whole_batches, count, start_step):
     shares = [
-        data.train_batches(train, SHIFT, share=Share(index, count), **options)
-        for index in range(count)
+        training_batches(start_step=start_step, share=Share(index, count)) for index in range(count)
     ]
-    assert_equal_batches(shares, whole)
+    assert_equal_batches(shares, whole_batches[start_step:])
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -146,6 +153,7 @@ def test_two_processes_learn_as_one_and_resume_in_the_same_bits(tmp_path):
     assert [each.wait() for each in two_processes(tmp_path / "killed")] == [0, 0]
     assert differences(tmp_path / "killed", tmp_path / "two") == []
     rows = [read_metrics(tmp_path / name) for name in ("one", "two")]
-    for one, two in zip(*rows, strict=True):
-        assert one["step"] == two["step"]
-        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    # Later, what rounding makes of sums in another order has grown from step to step.
+    for one, two in zip(*(each[:10] for each in rows), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)

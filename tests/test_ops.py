@@ -89,19 +89,18 @@ def assert_forms_agree(function, arguments, summed):
         n rounding units, added pairwise sqrt(n).
     """
 
-    def value_and_gradients(name):
-        def both(*arguments):
+    @jax.jit
+    def both(*arguments):
+        return [value_and_gradients(name, *arguments) for name in ("matmul", "direct")]
+
+    def value_and_gradients(name, *arguments):
+        with form(name):
             y, pullback = jax.vjp(function, *arguments)
             return function(*arguments), y, *pullback(normal(9, y.shape, y.dtype))
 
-        with form(name):
-            return jax.jit(both)(*arguments)
-
     rounding = float(jnp.finfo(arguments[0].dtype).eps)
     tolerance = rounding * (8 * summed**0.5 + summed)
-    for fast, direct in zip(
-        value_and_gradients("matmul"), value_and_gradients("direct"), strict=True
-    ):
+    for fast, direct in zip(*both(*arguments), strict=True):
         assert fast.dtype == direct.dtype
         difference = np.abs(np.asarray(fast, np.float64) - np.asarray(direct, np.float64))
         assert difference.max() <= tolerance, (difference.max(), tolerance)

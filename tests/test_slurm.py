@@ -88,7 +88,7 @@ def start_task(tmp_path, code, rank=0):
     )
     return subprocess.Popen(
         [sys.executable, "-c", task, str(tmp_path), code],
-        env=os.environ | {"SLURM_PROCID": str(rank)},
+        env=os.environ | {"SLURM_PROCID": str(rank), "SLURM_JOB_ID": "1", "PATH": str(tmp_path)},
         start_new_session=True,
     )
 

@@ -34,6 +34,17 @@ def tiny(seed=0):
     )
 
 
+class Linear(nnx.Module):
+    """Compiles at once: for what is the same whatever the network."""
+
+    def __init__(self):
+        self.classifier = nnx.Linear(16 * 16 * 3, 10, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, *, train=False):
+        del train
+        return self.classifier(images.reshape(len(images), -1))
+
+
 def random_batch(size=16, seed=0):
     rng = np.random.default_rng(seed)
     return Batch(
@@ -148,7 +159,7 @@ def test_running_statistics_move_a_tenth_of_the_way(trainer):
 def test_label_smoothing_bounds_the_loss_from_below():
     """The least cross-entropy against smoothed targets is their entropy."""
     optimizer = RECIPE.optimizer(steps=60)
-    graphdef, state = create_state(tiny(), optimizer)
+    graphdef, state = create_state(Linear(), optimizer)
     train_step = make_train_step(graphdef, optimizer, label_smoothing=0.1)
     for _ in range(60):
         state, metrics = train_step(state, random_batch())
@@ -158,10 +169,19 @@ def test_label_smoothing_bounds_the_loss_from_below():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 448, 449, 500])
-def test_evaluation_counts_every_image_once(trainer, batch_size):
-    """The errors do not depend on how the images fall into batches."""
+def test_evaluation_counts_every_image_once(batch_size):
+    graphdef, state = create_state(Linear(), RECIPE.optimizer(steps=60))
+    assert_counts_every_image_once(state, make_evaluate(graphdef), batch_size)
+
+
+def test_evaluation_with_batch_norm_does_too(trainer):
     new_state, _, evaluate = trainer
-    state, digits = new_state(), load("digits")
+    assert_counts_every_image_once(new_state(), evaluate, batch_size=7)
+
+
+def assert_counts_every_image_once(state, evaluate, batch_size):
+    """The errors do not depend on how the images fall into batches."""
+    digits = load("digits")
     few = digits.test if batch_size > 1 else Some(digits.test, 60)
 
     def evaluation(size):
@@ -189,23 +209,21 @@ class Some:
         return self.examples[index]
 
 
-def test_top_errors_by_hand(trainer):
+def test_top_errors_by_hand():
     """Against a sort of the logits."""
-    new_state, _, evaluate = trainer
-    state, batch = new_state(), random_batch(size=50)
-    graphdef, _, _ = nnx.split(tiny(), nnx.Param, nnx.BatchStat)
-    network = nnx.merge(graphdef, state.params, state.batch_stats)
-    order = np.argsort(-np.asarray(jax.jit(network)(normalise(jnp.asarray(batch.image)))), axis=1)
+    network, batch = Linear(), random_batch(size=50)
+    order = np.argsort(-np.asarray(network(normalise(jnp.asarray(batch.image)))), axis=1)
     rank = np.argmax(order == batch.label[:, None], axis=1)
-    found = evaluate(state, [batch])
+    graphdef, state = create_state(network, RECIPE.optimizer(steps=60))
+    found = make_evaluate(graphdef)(state, [batch])
     assert found.top1_error == pytest.approx(100 * np.mean(rank > 0))
     assert found.top5_error == pytest.approx(100 * np.mean(rank > 4))
 
 
-def train(directory, recipe, seed=0, **options):
+def train(directory, recipe, seed=0, network=None, **options):
     intervals = Intervals(log=5, evaluate=1, checkpoint=1)
     arguments = {"seed": seed, "directory": directory, "intervals": intervals} | options
-    return fit(tiny(seed), load("digits"), recipe, **arguments)
+    return fit(network or tiny(seed), load("digits"), recipe, **arguments)
 
 
 TWO_EPOCHS = dataclasses.replace(RECIPE, epochs=2)
@@ -272,10 +290,15 @@ def test_seeds_differ_and_one_seed_does_not(tmp_path, whole):
         assert place in different
 
 
-def test_a_finished_run_is_evaluated_again_without_training(whole):
-    directory, first = whole
+def test_a_finished_run_is_evaluated_again_without_training(tmp_path):
+    first = train(tmp_path, RECIPE, network=Linear())
     steps = []
-    again = train(directory, TWO_EPOCHS, on_progress=lambda progress: steps.append(progress.step))
+    again = train(
+        tmp_path,
+        RECIPE,
+        network=Linear(),
+        on_progress=lambda progress: steps.append(progress.step),
+    )
     assert again == first
     assert not steps
 
@@ -283,7 +306,7 @@ def test_a_finished_run_is_evaluated_again_without_training(whole):
 def test_divergence_names_the_step(tmp_path):
     recipe = dataclasses.replace(RECIPE, learning_rate=1e30)
     with pytest.raises(Diverged) as caught:
-        train(tmp_path, recipe)
+        train(tmp_path, recipe, network=Linear())
     finite = [row["step"] for row in read_metrics(tmp_path) if row["split"] == "train"]
     assert 1 < caught.value.step <= 10
     assert not finite or max(finite) < caught.value.step

@@ -73,6 +73,16 @@ def pooled(x):
     return jax.lax.reduce_window(x, jnp.float32(0), jax.lax.add, *window) / 9
 
 
+def both(built, expected, x):
+    """What a unit computes in training, and what is expected of it: one program, for speed."""
+
+    @jax.jit
+    def program(x):
+        return nnx.clone(built)(x, train=True), expected(x)
+
+    return program(x)
+
+
 def reference(unit, x):
     """Figure 2 written out in NHWC from library calls, in training mode."""
     y = jax.nn.relu(norm(conv(x, unit.reduce)))
@@ -88,16 +98,15 @@ def reference(unit, x):
 @pytest.mark.parametrize(("in_channels", "stride"), [(48, 1), (24, 2)])
 def test_unit_computes_figure_2(mix, in_channels, stride):
     built = unit(in_channels, 48, stride, groups=3, mix=mix)
-    x = images(in_channels)
-    np.testing.assert_allclose(built(x, train=True), reference(built, x), atol=2e-5)
+    ours, theirs = both(built, partial(reference, built), images(in_channels))
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 def test_bottleneck_unit_is_figure_2a():
     built = BottleneckUnit(16, 16, 1, rngs=nnx.Rngs(0))
     assert built.reduce.groups == built.expand.groups == 1
-    np.testing.assert_allclose(
-        built(images(16), train=True), reference(built, images(16)), atol=2e-5
-    )
+    ours, theirs = both(built, partial(reference, built), images(16))
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -105,12 +114,16 @@ def test_bottleneck_unit_is_figure_2a():
 def test_residual_unit_is_resnets_and_with_groups_resnexts(in_channels, stride, groups):
     built = ResidualUnit(in_channels, 32, stride, ratio=2, groups=groups, rngs=nnx.Rngs(0))
     assert built.spatial.kernel.shape == (3, 3, 16 // groups, 16)
-    x = images(in_channels)
-    y = jax.nn.relu(norm(conv(x, built.reduce)))
-    y = jax.nn.relu(norm(conv(y, built.spatial, stride)))
-    y = norm(conv(y, built.expand))
-    shortcut = x if in_channels == 32 else norm(conv(x, built.project, stride))
-    np.testing.assert_allclose(built(x, train=True), jax.nn.relu(shortcut + y), atol=2e-5)
+
+    def expected(x):
+        y = jax.nn.relu(norm(conv(x, built.reduce)))
+        y = jax.nn.relu(norm(conv(y, built.spatial, stride)))
+        y = norm(conv(y, built.expand))
+        shortcut = x if in_channels == 32 else norm(conv(x, built.project, stride))
+        return jax.nn.relu(shortcut + y)
+
+    ours, theirs = both(built, expected, images(in_channels))
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize(("in_channels", "stride"), [(20, 1), (8, 2)])
@@ -118,19 +131,26 @@ def test_residual_unit_with_shufflenets_shortcut(in_channels, stride):
     """Its bottleneck of 10 is raised to 16, for 16 groups."""
     built = ResidualUnit(in_channels, 20, stride, ratio=2, groups=16, pooled=True, rngs=nnx.Rngs(0))
     assert built.spatial.kernel.shape == (3, 3, 1, 16)
-    x = images(in_channels)
-    y = jax.nn.relu(norm(conv(x, built.reduce)))
-    y = norm(conv(jax.nn.relu(norm(conv(y, built.spatial, stride))), built.expand))
-    expected = x + y if stride == 1 else jnp.concatenate([pooled(x), y], axis=-1)
-    np.testing.assert_allclose(built(x, train=True), jax.nn.relu(expected), atol=2e-5)
+
+    def expected(x):
+        y = jax.nn.relu(norm(conv(x, built.reduce)))
+        y = norm(conv(jax.nn.relu(norm(conv(y, built.spatial, stride))), built.expand))
+        return jax.nn.relu(x + y if stride == 1 else jnp.concatenate([pooled(x), y], axis=-1))
+
+    ours, theirs = both(built, expected, images(in_channels))
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_plain_unit_is_two_convolutions(stride):
-    built, x = PlainUnit(8, 12, stride, rngs=nnx.Rngs(0)), images(8)
-    y = jax.nn.relu(norm(conv(x, built.first, stride)))
-    y = jax.nn.relu(norm(conv(y, built.second)))
-    np.testing.assert_allclose(built(x, train=True), y, atol=2e-5)
+    built = PlainUnit(8, 12, stride, rngs=nnx.Rngs(0))
+
+    def expected(x):
+        y = jax.nn.relu(norm(conv(x, built.first, stride)))
+        return jax.nn.relu(norm(conv(y, built.second)))
+
+    ours, theirs = both(built, expected, images(8))
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 def sharpen(built, scale=4.0):
@@ -143,38 +163,51 @@ def sharpen(built, scale=4.0):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_separable_unit_is_depthwise_then_pointwise(stride):
-    built, x = SeparableUnit(8, 12, stride, rngs=nnx.Rngs(0)), images(8)
+    built = SeparableUnit(8, 12, stride, rngs=nnx.Rngs(0))
     scale = sharpen(built)
-    y = jax.nn.relu(scale * norm(conv(x, built.depthwise, stride)))
-    y = jax.nn.relu(scale * norm(conv(y, built.pointwise)))
-    assert y.max() > 6
-    np.testing.assert_allclose(built(x, train=True), y, atol=1e-4)
+
+    def expected(x):
+        y = jax.nn.relu(scale * norm(conv(x, built.depthwise, stride)))
+        return jax.nn.relu(scale * norm(conv(y, built.pointwise)))
+
+    ours, theirs = both(built, expected, images(8))
+    assert theirs.max() > 6
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("expansion", [1, 6])
 @pytest.mark.parametrize(("out_channels", "stride"), [(8, 1), (12, 1), (8, 2)])
 def test_inverted_unit_adds_only_where_the_shape_stays(out_channels, stride, expansion):
     built = InvertedUnit(8, out_channels, stride, expansion=expansion, rngs=nnx.Rngs(0))
-    scale, x = sharpen(built), images(8)
-    y = x
-    if expansion > 1:
-        y = jax.nn.relu6(scale * norm(conv(y, built.expand)))
-    y = jax.nn.relu6(scale * norm(conv(y, built.depthwise, stride)))
-    assert y.max() == 6
-    y = scale * norm(conv(y, built.reduce))  # linear
-    expected = x + y if (out_channels, stride) == (8, 1) else y
-    np.testing.assert_allclose(built(x, train=True), expected, atol=1e-4)
+    scale = sharpen(built)
+
+    def expected(x):
+        y = x
+        if expansion > 1:
+            y = jax.nn.relu6(scale * norm(conv(y, built.expand)))
+        y = jax.nn.relu6(scale * norm(conv(y, built.depthwise, stride)))
+        most = y.max()
+        y = scale * norm(conv(y, built.reduce))  # linear
+        return x + y if (out_channels, stride) == (8, 1) else y, most
+
+    ours, (theirs, most) = both(built, expected, images(8))
+    assert most == 6
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_squeeze_and_excitation_weights_the_whole_output():
     built = SqueezeExcitation(16, 32, 2, unit=ShuffleUnit, reduction=4, groups=2, rngs=nnx.Rngs(0))
-    x = images(16)
-    y = reference(built.unit, x)
-    hidden = jnp.maximum(y.mean((1, 2)) @ built.squeeze.kernel[...], 0)
-    weights = 1 / (1 + jnp.exp(-hidden @ built.excite.kernel[...]))
-    assert hidden.shape == (2, 8)
+
+    def expected(x):
+        y = reference(built.unit, x)
+        hidden = jnp.maximum(y.mean((1, 2)) @ built.squeeze.kernel[...], 0)
+        weights = 1 / (1 + jnp.exp(-hidden @ built.excite.kernel[...]))
+        assert hidden.shape == (2, 8)
+        return y * weights[:, None, None], weights
+
+    ours, (theirs, weights) = both(built, expected, images(16))
     assert weights.std() > 0.05
-    np.testing.assert_allclose(built(x, train=True), y * weights[:, None, None], atol=2e-5)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
     with pytest.raises(InputError, match="24 channels do not divide into 16 groups"):
         SqueezeExcitation(24, 24, 1, unit=ShuffleUnit, groups=2, rngs=nnx.Rngs(0))
 
@@ -191,7 +224,7 @@ def influence(mix, units=2, channels=24, groups=3):
             x = each(x, train=False)
         return x.sum((0, 1, 2))
 
-    jacobian = jax.jacobian(outputs)(images(channels, seed=1))
+    jacobian = jax.jit(jax.jacobian(outputs))(images(channels, seed=1))
     return np.asarray(jnp.abs(jacobian).sum((1, 2, 3)) > 0)
 
 

@@ -1,12 +1,14 @@
 """The manifest of a sweep: frozen, whole, and nothing but data."""
 
 import dataclasses
+import io
 import json
 
 import pytest
+from rich.console import Console
 from sweeps import configured, create_sweep
 
-from experiments import board, experiment, report, workdir
+from experiments import board, experiment, plan, report, workdir
 from experiments import config as configs
 from experiments.experiment import Experiment
 from shufflenet_jax import InputError
@@ -173,5 +175,34 @@ def test_a_long_table_lists_what_is_of_interest(tmp_path):
     shown = board.table(states, most=5)
     assert len(shown.rows) == 5
     assert "1 done, 358 missing, 1 failed; 5 of 360 listed" in shown.title
-    assert next(iter(shown.columns[2].cells)) == "failed"
+    assert str(next(iter(shown.columns[2].cells))) == "failed"
     assert len(board.table(states, most=360).rows) == 360
+
+
+def test_a_reason_is_shown_as_it_is(tmp_path, capsys):
+    """Brackets are no markup, which a table could not show."""
+    sweep = create_sweep(tmp_path)
+    (run, *_) = sweep.runs()
+    run.directory.mkdir(parents=True)
+    reason = "OSError: [Errno 28] No space [/left]"
+    run.end({"status": "failed", "step": 3, "reason": reason, "transient": True})
+    with board.Board(sweep.runs()) as shown:
+        run.reopen()
+        shown.update()
+        run.end({"status": "failed", "step": 3, "reason": reason, "transient": True})
+    assert f"{reason} (" in capsys.readouterr().out
+    console = Console(width=300, file=io.StringIO())
+    console.print(board.table({run: "failed"}))
+    assert f"{reason} (" in console.file.getvalue()
+
+
+def test_a_network_that_cannot_be_told_is_named(tmp_path):
+    options = {"budget": "digits", "directory": tmp_path, "seeds": 1, "launcher": "local"}
+    options |= {"jobs": None, "dry": True}
+    told = plan.plan("table5", assignments=["network.repeats=1,1,1"], pattern="*_0.5*", **options)
+    assert told.notes == [
+        "network.repeats changes nothing in mobilenet_v1_0.5, shufflenet_g3_0.5x_shallow, "
+        "which have no such argument"
+    ]
+    all_take_it = plan.plan("table3", assignments=["network.repeats=1,1,1"], pattern="*", **options)
+    assert all_take_it.notes == []

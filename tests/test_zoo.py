@@ -1,5 +1,7 @@
 """The networks that ShuffleNet is compared with: published counts, shapes and widths."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -107,6 +109,7 @@ def test_shallow_has_26_layers():
     assert len(convs) + 1 == 26  # the classifier is the last
 
 
+@cache
 def sizes(constructor, size, stem):
     """Heights of the maps after each stage, from large to small."""
 

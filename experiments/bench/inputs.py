@@ -10,7 +10,7 @@ from flax import nnx
 from experiments.bench.workloads import Net, Operation, Workload
 from shufflenet_jax.complexity import complexity
 from shufflenet_jax.models.shufflenet import shufflenet
-from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Network
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, SMALL_STEM, Network
 
 # Small, because rounding flips the sign in front of some ReLU now and then: the gradients of two
 # correct peers can differ by a percent, and the losses that follow must still agree.
@@ -44,6 +44,7 @@ def _initial(net: Net) -> Network:
     return shufflenet(
         groups=net.groups,
         width=net.width,
+        repeats=(2, 1, 1) if net.short else REPEATS,
         stem=SMALL_STEM if net.small else IMAGENET_STEM,
         num_classes=10 if net.small else 1000,
         rngs=nnx.Rngs(0),

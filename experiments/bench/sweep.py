@@ -54,7 +54,7 @@ _CELL = "0.25x-g3"
 def table() -> str:
     """Measures both; two Markdown tables."""
     with tempfile.TemporaryDirectory() as directory:
-        large = _large(Path(directory, "large"))
+        large = of_many(Path(directory, "large"), CELLS)
         small = _small(Path(directory))
     return (
         f"{large}\n\nWall-clock time and peak memory of one command, imports included; the first "
@@ -63,13 +63,14 @@ def table() -> str:
     )
 
 
-def _large(directory: Path) -> str:
-    made = markdown.table(f"{CELLS:,} cells", "seconds", "peak memory, MiB")
-    planning = [sys.executable, "-c", f"from {__name__} import _plan; _plan({str(directory)!r})"]
-    _, peak, printed = _timed(planning)
+def of_many(directory: Path, count: int) -> str:
+    """What commands take on a sweep of so many cells, a multiple of Table 3's, that have ended."""
+    made = markdown.table(f"{count:,} cells", "seconds", "peak memory, MiB")
+    call = f"plan({str(directory)!r}, {count})"
+    _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import plan; {call}"])
     made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
     _fill(directory)
-    seeds = CELLS // len(experiment.load("table3").cells)
+    seeds = count // len(experiment.load("table3").cells)
     commands = {
         f"run table3 --seeds {seeds} --dry-run": ["--workdir", str(directory.with_name("dry"))],
         "status": ["--workdir", str(directory)],
@@ -79,25 +80,28 @@ def _large(directory: Path) -> str:
     }
     for command, where in commands.items():
         argv = [sys.executable, "-m", "experiments", *command.split(), *where]
-        seconds, peak, _ = _timed(argv)
+        seconds, peak, printed = _timed(argv)
         made.add_row(command, f"{seconds:.1f}", f"{peak:.0f}")
+        if command == "status --json":
+            states = [cell["status"] for cell in json.loads(printed)["cells"]]
+            assert states == ["done"] * count
     return markdown.render(made)
 
 
-def _plan(directory: str) -> None:
-    """Plans the large sweep, and prints the seconds that it took."""
-    chosen = dataclasses.replace(experiment.load("table3"), cells=tuple(_cells()))
+def plan(directory: str, count: int) -> None:
+    """Plans a sweep of so many cells, and prints the seconds that it took."""
+    chosen = dataclasses.replace(experiment.load("table3"), cells=tuple(_cells(count)))
     config = chosen.get_config("digits")
     began = perf_counter()
     sweep = workdir.create(chosen, "digits", config, Path(directory))
     todo = [run for run in sweep.runs() if run.status == "missing"]
     print(f"{perf_counter() - began:.1f}")
-    assert len(todo) == CELLS
+    assert len(todo) == count
 
 
-def _cells() -> Iterator[Cell]:
+def _cells(count: int) -> Iterator[Cell]:
     known = experiment.load("table3").cells
-    for number in range(CELLS // len(known)):
+    for number in range(count // len(known)):
         for cell in known:
             yield dataclasses.replace(
                 cell,

@@ -16,7 +16,6 @@ import io
 import os
 import re
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Sequence
@@ -24,14 +23,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.launchers import Command, slurm_task
+from experiments.launchers.slurm_queue import (
+    ENDED,
+    GONE,
+    MIN_POLL_SECONDS,
+    TAKEN,
+    Queue,
+    output_of,
+)
 from shufflenet_jax.errors import InputError
 
 SAVE_SECONDS = 90
 """How long before its limit a job is asked to end; Slurm may do so up to a minute earlier."""
 
-_MIN_POLL_SECONDS = 2.0
-_MAX_POLL_SECONDS = 30.0
-_ANSWER_SECONDS = 60.0
 _LAG_SECONDS = 15.0
 """How long a file may take to be seen on another machine."""
 
@@ -41,11 +45,6 @@ _OUTAGE_SECONDS = 3600.0
 _DAY = 24 * 3600.0
 
 _AWAY = re.compile("Unable to contact slurm controller|Socket timed out")
-
-_TAKEN = {"BOOT_FAIL", "DEADLINE", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
-_ENDED = {"CANCELLED", "COMPLETED", "FAILED", *_TAKEN}
-_GONE = "GONE"
-"""The state of a job that the controller does not list: it forgets those that have ended."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,7 @@ class Slurm:
     tasks: int = 1
     requeue: bool = True
     slots: None = field(default=None, init=False)
-    _queue: "_Queue" = field(
-        default_factory=lambda: _Queue(), init=False, repr=False, compare=False
-    )
+    _queue: Queue = field(default_factory=Queue, init=False, repr=False, compare=False)
     _cluster: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _folders: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -166,7 +163,7 @@ class Slurm:
                 said = str(error).replace("sbatch: error: ", "").strip().replace("\n", "; ")
                 if not _AWAY.search(said) or time.monotonic() > deadline:
                     raise InputError(f"Slurm refuses the jobs: {said}") from None
-                time.sleep(_MIN_POLL_SECONDS)
+                time.sleep(MIN_POLL_SECONDS)
         return [
             _Job(self._queue, job.job_id, command, status, job.paths.stdout)
             for job, command, status in zip(submitted, commands, statuses, strict=True)
@@ -207,7 +204,7 @@ class Slurm:
 class _Job:
     """A job, or an element of an array."""
 
-    def __init__(self, queue: "_Queue", number: str, command: Command, status: Path, said: Path):
+    def __init__(self, queue: Queue, number: str, command: Command, status: Path, said: Path):
         self._queue, self._number = queue, number
         self._command, self._status, self._said = command, status, said
         self._ended: int | None = None
@@ -217,7 +214,7 @@ class _Job:
     def poll(self) -> int | None:
         if self._ended is None:
             state = self._queue.state(self._number)
-            if state in _ENDED or state == _GONE:
+            if state in ENDED or state == GONE:
                 self._ended = self._judge(state)
             elif state is not None:
                 self._state, self._missed = state, None
@@ -237,9 +234,9 @@ class _Job:
         if state == "CANCELLED":
             return 0 if status == 0 else -15
         if status is not None:
-            return -9 if status < 0 and state in _TAKEN else status
+            return -9 if status < 0 and state in TAKEN else status
         # Of an element that is cancelled before it runs Slurm keeps no record.
-        if self._asked or (state == _GONE and self._state == "PENDING"):
+        if self._asked or (state == GONE and self._state == "PENDING"):
             return -15
         now = time.monotonic()
         self._missed = self._missed or now
@@ -262,111 +259,16 @@ class _Job:
             log.write(f"Slurm job {self._number} ended as {state}, without an exit status.\n{said}")
 
 
-class _Queue:
-    """The jobs of this user, as `squeue` lists them, and requests to end some.
-
-    One call serves all jobs. It is made every two seconds at first, less often while nothing
-    happens. Requests are gathered until the next one, as each costs the controller some work.
-    """
-
-    def __init__(self) -> None:
-        self._states: dict[str, str] | None = None
-        self._stopping: set[str] = set()
-        self._killing: set[str] = set()
-        self.forget()
-
-    def state(self, number: str) -> str | None:
-        """State of a job; None if Slurm does not answer."""
-        self._refresh()
-        return None if self._states is None else self._states.get(number, _GONE)
-
-    def live_arrays(self) -> set[str] | None:
-        """Numbers of the arrays, or single jobs, that have not ended; None without an answer."""
-        self._refresh()
-        if self._states is None:
-            return None
-        return {
-            number.partition("_")[0]
-            for number, state in self._states.items()
-            if state not in _ENDED
-        }
-
-    def stop(self, number: str) -> None:
-        """Has a job save and end, or takes it out of the queue."""
-        self._stopping.add(number)
-        self.forget()
-
-    def kill(self, number: str) -> None:
-        """Cancels a job."""
-        self._killing.add(number)
-        self.forget()
-
-    def forget(self) -> None:
-        """Makes the next question be asked: something has changed."""
-        self._states, self._asked_at, self._changed_at = None, float("-inf"), time.monotonic()
-
-    def flush(self) -> set[str]:
-        """Sends the requests that were gathered; returns those jobs of which Slurm heard none."""
-        if self._stopping or self._killing:
-            self._ask()
-        return self._stopping | self._killing
-
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        quiet = (now - self._changed_at) / 10
-        if now - self._asked_at > min(max(quiet, _MIN_POLL_SECONDS), _MAX_POLL_SECONDS):
-            self._ask()
-
-    def _ask(self) -> None:
-        mine = ("--states=all", "--array", f"--user={os.getuid()}")
-        listed = _output("squeue", "--noheader", *mine, "--format=%i %T")
-        before, self._asked_at = self._states, time.monotonic()
-        if listed is None:
-            self._states = None
-            return
-        self._states = dict(line.split() for line in listed.splitlines())
-        if self._states != before:
-            self._changed_at = self._asked_at
-        self._send(self._states)
-
-    def _send(self, states: dict[str, str]) -> None:
-        waiting = {number for number in self._stopping if states.get(number) == "PENDING"}
-        # Not scancel --state=PENDING, which takes all that waits of an element's array.
-        _scancel(self._killing | waiting)
-        _scancel(self._stopping - waiting, "--ctld", "--state=RUNNING", "--signal=TERM")
-        self._killing.clear()
-        self._stopping.clear()
-
-
-def _scancel(numbers: set[str], *options: str) -> None:
-    # It fails if one of them has ended, or waits, but serves the others.
-    if numbers:
-        _output("scancel", *options, *sorted(numbers))
-
-
 def _configuration() -> dict[str, str]:
     """How the cluster is configured.
 
     Raises:
       InputError: It does not answer.
     """
-    shown = _output("scontrol", "show", "config")
+    shown = output_of("scontrol", "show", "config")
     if shown is None:
         raise InputError("Slurm does not answer: see what `scontrol ping` says")
     return dict(re.findall(r"^(\w+)\s*= (.*)$", shown, flags=re.MULTILINE))
-
-
-def _output(*command: str) -> str | None:
-    """What a command of Slurm prints; None if it fails."""
-    # The user's defaults, such as a partition whose jobs squeue is to show, are not meant for this.
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SCANCEL_"))}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, env=kept
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _user_state() -> Path:

@@ -3,6 +3,7 @@
 It imports nothing of the library: JAX belongs to the command, and a job's memory as well.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,7 +61,8 @@ def run(command: Command, status: Path) -> NoReturn:
         sys.exit(0)
     _write(status, str(ended))
     if OUT_OF_TIME in asked and ended == os.EX_TEMPFAIL:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+        with contextlib.suppress(FileNotFoundError):  # a container without it
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
     sys.exit(ended if ended >= 0 else 128 - ended)
 
 
