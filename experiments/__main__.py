@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,7 +57,9 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps(listed, indent=2))
         return 0
     for each in found:
-        print(f"{each.name}: {each.title}\n\n{each.description}")
+        print(f"{each.name}: {each.title}\n\n{each.description}\n")
+        for remark in each.remarks:
+            print(f"{textwrap.fill(remark, 100)}\n")
         names = ", ".join(cell.name for cell in each.cells)
         print(f"Cells:   {names or 'none, it trains nothing'}\n")
     return 0

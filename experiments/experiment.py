@@ -75,6 +75,7 @@ class Experiment:
       get_config: Returns the configuration of a budget.
       cells: Every cell, in the order of the table.
       claims: What the paper says of the table.
+      remarks: What sets its networks apart from the paper's.
       difference: Two columns whose difference the table shows too, as (minuend, subtrahend).
     """
 
@@ -84,6 +85,7 @@ class Experiment:
     get_config: Callable[[str], ConfigDict]
     cells: tuple[Cell, ...]
     claims: tuple[Claim, ...]
+    remarks: tuple[str, ...]
     difference: tuple[str, str] | None
 
 
@@ -107,7 +109,7 @@ class Printout:
     Attributes:
       name, title, description: As those of an `Experiment`.
       table: Returns what it prints, in Markdown.
-      cells, claims: None.
+      cells, claims, remarks: None.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Printout:
     table: Callable[[], str]
     cells: ClassVar[tuple[Cell, ...]] = ()
     claims: ClassVar[tuple[Claim, ...]] = ()
+    remarks: ClassVar[tuple[str, ...]] = ()
 
 
 def names() -> list[str]:
@@ -141,6 +144,7 @@ def load(name: str) -> Experiment | Printout:
         get_config=module.get_config,
         cells=tuple(module.sweep()),
         claims=module.CLAIMS,
+        remarks=module.REMARKS,
         difference=getattr(module, "DIFFERENCE", None),
     )
 

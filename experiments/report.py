@@ -71,6 +71,7 @@ def as_markdown(sweep: Sweep) -> str:
         _results(cells, experiment.difference),
         _provenance(sweep),
         _sizes(report["cells"], recipe.preprocessing.image_size),
+        *experiment.remarks,
         "Claims of the paper:",
         "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
         f"{_caveat(sweep)} For the claims: python -m experiments run "

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from ml_collections import ConfigDict
 
-from experiments import paper
+from experiments import paper, remarks
 from experiments.budgets import budget
 from experiments.experiment import Cell, Claim
 
@@ -65,3 +65,5 @@ CLAIMS = (
     Claim("More than one group always beats g=1.", _groups_beat_none),
     Claim("Smaller networks gain more from groups, each at its best g.", _smaller_gain_more),
 )
+
+REMARKS = (remarks.SMALLEST_OF_8_GROUPS,)

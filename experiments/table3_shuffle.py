@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import paper
+from experiments import paper, remarks
 from experiments.budgets import budget
 from experiments.experiment import Cell, Claim
 
@@ -66,3 +66,5 @@ CLAIMS = (
     Claim("Channel shuffle always lowers the error.", _always_helps),
     Claim("It lowers it more at g=8 than at g=3.", _helps_more_at_large_g),
 )
+
+REMARKS = (remarks.SMALLEST_OF_8_GROUPS,)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import paper
+from experiments import paper, remarks
 from experiments.budgets import budget
 from experiments.experiment import Cell, Claim
 from shufflenet_jax.zoo import shufflenet_name
@@ -74,3 +74,5 @@ def _shufflenet_beats_all(means: Mapping[str, float]) -> Sequence[dict[str, floa
 CLAIMS = (
     Claim("ShuffleNet beats every other structure at every complexity.", _shufflenet_beats_all),
 )
+
+REMARKS = (remarks.STAGE_4_CHANNELS, remarks.SMALLEST_OF_8_GROUPS)

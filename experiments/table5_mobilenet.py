@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import paper
+from experiments import paper, remarks
 from experiments.budgets import budget
 from experiments.experiment import Cell, Claim
 
@@ -86,3 +86,5 @@ CLAIMS = (
     Claim("Squeeze-and-excitation lowers the error of ShuffleNet 2x.", _se_helps),
     Claim("With half the layers it still beats MobileNet.", _shallow_beats_mobilenet),
 )
+
+REMARKS = (remarks.LEVEL_OF_140, remarks.SHALLOW)

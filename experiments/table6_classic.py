@@ -14,12 +14,6 @@ The classic networks halve their maps five times and more: on budgets with image
 all cells see 32x32, and AlexNet and SqueezeNet scale what is below 64x64 up to that. Networks that
 have no batch normalisation have a smaller learning rate, SqueezeNet half of the others', and
 clipped gradients, without which VGG-16 does not learn.
-
-Millions of multiply-adds at 224x224, ours and the paper's: VGG-16 15,470 [15,300], GoogLeNet 1,498
-[1,500], AlexNet 724 [720], SqueezeNet 819 [833]. The paper's figure for VGG-16 is that of its
-convolutions, 15,347, without the three linear layers. SqueezeNet costs 833 at 227x227, the size
-that its authors' code has. GoogLeNet is in torchvision's form; as published it costs 1,583, see
-`shufflenet_jax.models.googlenet`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import paper
+from experiments import paper, remarks
 from experiments.budgets import budget
 from experiments.experiment import Cell, Claim
 
@@ -99,3 +93,5 @@ CLAIMS = (
         ),
     ),
 )
+
+REMARKS = (remarks.CLASSIC_NETWORKS, remarks.LEVEL_OF_140)
