@@ -123,12 +123,12 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def _cell(options: argparse.Namespace) -> int:
+    from experiments.launchers import HELD, PREEMPTED
     from experiments.launchers.parent import end_with_parent
 
     end_with_parent()
     from experiments import cell, workdir
     from experiments import config as configs
-    from experiments.launch import HELD, PREEMPTED
     from experiments.lock import Held
 
     sweep = workdir.open_sweep(options.workdir.absolute())

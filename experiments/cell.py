@@ -20,7 +20,7 @@ import jax
 
 from experiments import compile_cache, provenance
 from experiments import config as configs
-from experiments.launch import HELD
+from experiments.launchers import HELD
 from experiments.limits import watch
 from experiments.lock import Held, hold
 from experiments.run import Run, check_own

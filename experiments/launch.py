@@ -11,16 +11,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments import config as configs
-from experiments.launchers import Command, Engine, Job
+from experiments.launchers import HELD, PREEMPTED, Command, Engine, Job
 from experiments.limits import stalled
 from experiments.run import ENDED, Run
 from experiments.workdir import Sweep
-
-PREEMPTED = 75
-"""Exit status of a cell that was asked to end and has saved (EX_TEMPFAIL)."""
-
-HELD = 69
-"""Exit status of a cell that another live process trains (EX_UNAVAILABLE)."""
 
 POLL_SECONDS = 0.2
 AGAIN_SECONDS = 2.0
@@ -29,7 +23,7 @@ AGAIN_SECONDS = 2.0
 GRACE_SECONDS = 60.0
 """How long processes that were asked to end may take to save."""
 
-_TERMINATED = -15
+_CANCELLED = -15
 
 MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
@@ -153,7 +147,7 @@ class _Work:
         """Decides what becomes of a run whose command has ended."""
         if exit_status in (HELD, PREEMPTED):
             self._again(run)
-        elif exit_status != _TERMINATED:  # else it stays as it is: someone ended it on purpose
+        elif exit_status != _CANCELLED:  # which stays as it is
             record_death(run, exit_status)
             result = run.result
             if result is None:  # of a process that died where its lock cannot be judged yet

@@ -30,7 +30,7 @@ from sweeps import (
 )
 
 from experiments import report, workdir
-from experiments.launch import HELD, PREEMPTED
+from experiments.launchers import HELD, PREEMPTED
 from shufflenet_jax.metrics import read_metrics
 
 pytestmark = pytest.mark.faults

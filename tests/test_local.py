@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from experiments.launchers import Command
+from experiments.launchers import PREEMPTED, Command
 from experiments.launchers.local import Local, gpus, shares
 
 
@@ -77,7 +77,7 @@ def test_how_it_ended_is_told(tmp_path):
     )
     assert jobs[2].poll() is None
     jobs[2].stop()
-    assert [ended(job) for job in jobs] == [75, -signal.SIGKILL, -signal.SIGTERM]
+    assert [ended(job) for job in jobs] == [75, -signal.SIGKILL, PREEMPTED]
 
 
 def test_nothing_that_it_started_outlives_it(tmp_path):

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+PREEMPTED = 75
+"""Exit status of a command that was asked to end and has saved (EX_TEMPFAIL)."""
+
+HELD = 69
+"""Exit status of a command whose run another live process trains (EX_UNAVAILABLE)."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -34,7 +40,7 @@ class Job(Protocol):
     def poll(self) -> int | None:
         """The exit status once it has ended; None while it waits or runs.
 
-        It is -N if signal N ended it, and -9 if its machine was lost.
+        It is -N if signal N ended it, -9 if its machine was lost, and -15 if someone cancelled it.
         """
 
     def stop(self) -> None:

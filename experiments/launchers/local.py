@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.launchers import Command
+from experiments.launchers import PREEMPTED, Command
 from experiments.launchers.parent import ENDS_WITH_PARENT
 
 
@@ -84,7 +84,8 @@ class _Process:
             self._share = None
             with contextlib.suppress(ProcessLookupError):  # what it started and could not end
                 os.killpg(self._process.pid, signal.SIGKILL)
-        return ended
+        # It was asked to end while it was still importing, and had nothing to save.
+        return PREEMPTED if ended == -signal.SIGTERM else ended
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
