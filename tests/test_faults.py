@@ -271,14 +271,14 @@ CALAMITIES = {
         lambda pid: os.kill(pid, signal.SIGKILL),
         (),
         "killed by signal 9",
-        2,
     ),
-    "Out of memory, each time": (starve, (), "", 2),
+    # It surfaces as many things, also as an error of a library that swallows the real one. Such an
+    # error is not known as one that may pass, and ends the run at once.
+    "Out of memory, each time": (starve, (), ""),
     "A run that hangs, each time": (
         hang,
         ("--config.data.workers=1", "--config.limits.stall_minutes=0.75"),
         "no step was taken",
-        2,
     ),
 }
 
@@ -286,7 +286,7 @@ CALAMITIES = {
 @pytest.mark.parametrize("name", CALAMITIES)
 def test_a_calamity_takes_one_run_and_a_bounded_number_of_tries(name, tmp_path, drill):
     """It befalls seed 1 of 3, each time that is tried; the table is of the others and says so."""
-    act, options, reason, tries = CALAMITIES[name]
+    act, options, reason = CALAMITIES[name]
     directory = tmp_path / "sweep"
     launcher = start(
         "run", "table3", "--workdir", directory, "--cells", CELL, "--seeds", 3, *SHRUNK,
@@ -300,9 +300,10 @@ def test_a_calamity_takes_one_run_and_a_bounded_number_of_tries(name, tmp_path, 
     assert launcher.wait() == 1
     result = run.result
     assert result["status"] == "failed"
-    assert result["transient"], result
+    assert result["transient"] or act is starve, result
     assert reason in result["reason"]
-    assert run.num_attempts == tried == tries
+    assert run.num_attempts == tried
+    assert tried == 2 or (act is starve and tried == 1 and not result["transient"])
     others = [the_run(directory, seed=seed).result["status"] for seed in (0, 2)]
     assert "(2 of 3 seeds, others failed) [55.0]" in printed
     found = report.summary(workdir.open_sweep(directory))
