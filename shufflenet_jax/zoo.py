@@ -230,7 +230,7 @@ def _like(default: Any, value: Any, name: str) -> Any:
         if isinstance(default, kind):
             if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
                 raise InputError(f"{name} must be {described}, not {value!r}")
-            if isinstance(default, tuple):
+            if isinstance(value, (list, tuple)):
                 return tuple(_like(default[0], each, f"each of {name}") for each in value)
             return kind(value)
     raise TypeError(f"{name} cannot be configured: {default!r}")
