@@ -10,7 +10,7 @@ class Example(TypedDict):
     """One image as it is stored.
 
     Attributes:
-      image: The encoded file: JPEG, PNG, WebP, BMP or TIFF.
+      image: The encoded file: JPEG, PNG, WebP or BMP.
       label: Class number from 0.
       key: What to call the image in an error message.
     """

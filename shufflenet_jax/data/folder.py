@@ -21,9 +21,7 @@ from shufflenet_jax.data.dataset import Dataset, Example, Found, Identity, shown
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"},
-)
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp"})
 
 _RESTORE = "restore it, or begin anew with the folder as it is"
 
