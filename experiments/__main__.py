@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from experiments import experiment
+    from experiments import tables
 
-    found = [experiment.load(name) for name in experiment.names()]
+    found = [tables.load(name) for name in tables.names()]
     if options.json:
         listed = [
             {
@@ -66,9 +66,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from experiments import experiment
+    from experiments import tables
+    from experiments.sweep import experiment
 
-    chosen = experiment.load(options.name)
+    chosen = tables.load(options.name)
     if isinstance(chosen, experiment.Experiment):
         return _train(options)
     bare = vars(_parser().parse_args(["run", options.name])) | {"assignments": []}
@@ -79,10 +80,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from experiments.board import Board
-    from experiments.launch import dry_run, launch
-    from experiments.plan import plan
-    from experiments.report import as_markdown
+    from experiments.report.board import Board
+    from experiments.report.table import as_markdown
+    from experiments.sweep.launch import dry_run, launch
+    from experiments.sweep.plan import plan
 
     planned = plan(
         options.name,
@@ -127,18 +128,18 @@ def _cell(options: argparse.Namespace) -> int:
     from experiments.launchers.parent import end_with_parent
 
     end_with_parent()
-    from experiments import cell, workdir
-    from experiments import config as configs
-    from experiments.lock import Held
+    from experiments.sweep import configuration as configs
+    from experiments.sweep import workdir, worker
+    from experiments.sweep.lock import Held
 
     sweep = workdir.open_sweep(options.workdir.absolute())
     configs.override_machine(sweep.config, options.assignments)
     run = sweep.run(sweep.cell(options.name), options.seed)
     if options.distributed or options.coordinator:
         _join(options)  # it handles SIGTERM in its own way, until the next line
-    with cell.asked_to_end(sweep) as is_asked:
+    with worker.asked_to_end(sweep) as is_asked:
         try:
-            status = cell.train(sweep, run, is_asked)
+            status = worker.train(sweep, run, is_asked)
         except Held:
             print(f"error: another process ({run.owner}) is training {run.name}", file=sys.stderr)
             return HELD
@@ -162,8 +163,9 @@ def _join(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from experiments import board, workdir
-    from experiments.run import ENDED
+    from experiments.report import board
+    from experiments.sweep import workdir
+    from experiments.sweep.run import ENDED
 
     runs = workdir.open_sweep(options.workdir).runs()
     if options.watch:
@@ -181,7 +183,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from experiments import workdir
+    from experiments.sweep import workdir
 
     sweep = workdir.open_sweep(options.workdir)
     runs = sweep.runs()
@@ -197,17 +199,17 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from experiments import workdir
-    from experiments.report import FORMATS
+    from experiments.report.table import FORMATS
+    from experiments.sweep import workdir
 
     print(FORMATS[options.format](workdir.open_sweep(options.workdir)))
     return 0
 
 
 def _complexity(options: argparse.Namespace) -> int:
-    from experiments import networks
+    from experiments.report import counts
 
-    print(networks.as_json() if options.json else networks.as_markdown())
+    print(counts.as_json() if options.json else counts.as_markdown())
     return 0
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from runs import differences
 
-from experiments import config as configs
-from experiments import experiment, workdir
+from experiments import tables
+from experiments.sweep import configuration as configs
+from experiments.sweep import workdir
 
 ASSIGNMENTS = (
     "network.repeats=1,1,1",
@@ -30,14 +31,14 @@ CELLS = ("0.25x-g3-noshuffle", "0.25x-g3", "0.25x-g8-noshuffle", "0.25x-g8")
 
 def configured(*assignments):
     """The configuration of table 3 with changes."""
-    config = experiment.load("table3").get_config("digits")
+    config = tables.load("table3").get_config("digits")
     configs.override(config, assignments)
     return config
 
 
 def create_sweep(directory, *assignments, name="table3", **options):
     """Creates a sweep without running it."""
-    chosen = experiment.load(name)
+    chosen = tables.load(name)
     return workdir.create(chosen, "digits", configured(*assignments), directory, **options)
 
 

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from test_train import RECIPE, random_batch, tiny
 
-from experiments import config as configs
-from experiments import experiment, workdir
+from experiments import tables
 from experiments.__main__ import main
+from experiments.sweep import configuration as configs
+from experiments.sweep import workdir
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals, fit
@@ -213,9 +214,9 @@ def test_corrupt_images(tmp_path, drill):
     root = write_pets(tmp_path / "pets", BROKEN)
 
     def cell(name: str, *options: str) -> subprocess.Popen:
-        config = experiment.load("table3").get_config("digits")
+        config = tables.load("table3").get_config("digits")
         configs.override(config, [*SHRUNK, f"data.name=folder:{root}"])
-        workdir.create(experiment.load("table3"), "digits", config, tmp_path / name)
+        workdir.create(tables.load("table3"), "digits", config, tmp_path / name)
         command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--workdir"]
         return subprocess.Popen([*command, tmp_path / name, *options], stderr=subprocess.PIPE)
 

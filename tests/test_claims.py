@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import experiment
-from experiments.claims import _p_above_zero, judge
-from experiments.experiment import Claim, Experiment
+from experiments import tables
+from experiments.report.claims import _p_above_zero, judge
+from experiments.sweep.experiment import Claim, Experiment
 
 HELPS = Claim("b is below a", lambda means: [{"a": 1.0, "b": -1.0}])
 CLAIMS = {
     (each.name, index): claim
-    for each in map(experiment.load, experiment.names())
+    for each in map(tables.load, tables.names())
     if isinstance(each, Experiment)
     for index, claim in enumerate(each.claims)
 }
@@ -50,7 +50,7 @@ def test_every_contrast_must_hold():
 def papers_errors(name):
     """The paper's errors with a spread too small to matter, by cell."""
     spread = np.array([-0.01, 0.0, 0.01])
-    return {c.name: (c.paper_error + spread).tolist() for c in experiment.load(name).cells}
+    return {c.name: (c.paper_error + spread).tolist() for c in tables.load(name).cells}
 
 
 @pytest.mark.parametrize("key", CLAIMS)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sweeps import ASSIGNMENTS
 
-from experiments import compile_cache, experiment, workdir
-from experiments import config as configs
+from experiments import tables
+from experiments.sweep import compile_cache, workdir
+from experiments.sweep import configuration as configs
 
 
 @pytest.mark.slow
@@ -17,9 +18,9 @@ def test_seeds_of_a_cell_compile_once_and_end_in_the_same_bits(tmp_path):
     cache = tmp_path / "cache"
 
     def trained(name: str, seed: int, **environment: str) -> bytes:
-        config = experiment.load("table3").get_config("digits")
+        config = tables.load("table3").get_config("digits")
         configs.override(config, ASSIGNMENTS)
-        sweep = workdir.create(experiment.load("table3"), "digits", config, tmp_path / name)
+        sweep = workdir.create(tables.load("table3"), "digits", config, tmp_path / name)
         command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--seed", str(seed)]
         done = subprocess.run(
             [*command, "--workdir", tmp_path / name],

@@ -15,10 +15,13 @@ from PIL import Image
 from runs import differences, last_step
 from sweeps import SHRUNK, configured, create_sweep, start_cell
 
-from experiments import config as configs
-from experiments import experiment, paper, report, unit_cost, workdir
+from experiments import tables
 from experiments.__main__ import main
-from experiments.experiment import Experiment, matching
+from experiments.report import table as report
+from experiments.sweep import configuration as configs
+from experiments.sweep import workdir
+from experiments.sweep.experiment import Experiment, matching
+from experiments.tables import paper, unit_cost
 from shufflenet_jax import InputError, Stem, abstract, stage_channels
 from shufflenet_jax.zoo import FAMILIES, NETWORKS
 
@@ -55,7 +58,7 @@ LARGER_IMAGES = {"table6": ("--config.recipe.preprocessing.image_size=32",)}
 
 
 def test_every_experiment_is_tested():
-    loaded = [experiment.load(name) for name in experiment.names()]
+    loaded = [tables.load(name) for name in tables.names()]
     assert {e.name for e in loaded if isinstance(e, Experiment)} == SMALL_CELLS.keys()
 
 
@@ -63,14 +66,14 @@ def test_every_experiment_is_tested():
 @pytest.mark.parametrize("name", SMALL_CELLS)
 def test_every_experiment_trains(name, tmp_path, capsys):
     """Its smallest cells, shrunk; then the report knows them, and a second run trains nothing."""
-    cells = [cell.name for cell in matching(experiment.load(name).cells, SMALL_CELLS[name])]
+    cells = [cell.name for cell in matching(tables.load(name).cells, SMALL_CELLS[name])]
     arguments = ("--cells", SMALL_CELLS[name], *SHRUNK, *LARGER_IMAGES.get(name, ()))
     assert run(tmp_path, *arguments, name=name) == 0
     printed = capsys.readouterr().out
     assert "proves the machinery, not the paper's claims" in printed
     assert f"python -m experiments run {name} --budget paper" in printed
     by_name = {cell["name"]: cell for cell in reported(tmp_path, capsys)["cells"]}
-    for cell in experiment.load(name).cells:
+    for cell in tables.load(name).cells:
         found = by_name[cell.name]
         assert found["paper_error"] == cell.paper_error
         assert found["status"] == ("done" if cell.name in cells else "missing")
@@ -329,7 +332,7 @@ def test_another_network_outlives_its_process(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["table4", "table5", "table6"])
 def test_a_cell_is_the_network_of_its_name(name):
-    chosen = experiment.load(name)
+    chosen = tables.load(name)
     for cell in chosen.cells:
         config = configs.cell_config(chosen.get_config("paper"), cell)
         built = configs.network_of(config, num_classes=1000)

@@ -29,8 +29,9 @@ from sweeps import (
     wait_until,
 )
 
-from experiments import report, workdir
 from experiments.launchers import HELD, PREEMPTED
+from experiments.report import table as report
+from experiments.sweep import workdir
 from shufflenet_jax.metrics import read_metrics
 
 pytestmark = pytest.mark.faults

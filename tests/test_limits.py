@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from experiments.limits import Limits, stalled, watch
+from experiments.sweep.limits import Limits, stalled, watch
 from shufflenet_jax import InputError
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from experiments.limits import watch
+from experiments.sweep.limits import watch
 with watch(Path(sys.argv[1]), minutes=2 / 60) as alive:
     for _ in range(int(sys.argv[2])):
         time.sleep(0.6)

@@ -8,12 +8,15 @@ import pytest
 from rich.console import Console
 from sweeps import configured, create_sweep
 
-from experiments import board, experiment, plan, report, workdir
-from experiments import config as configs
-from experiments.experiment import Experiment
+from experiments import tables
+from experiments.report import board
+from experiments.report import table as report
+from experiments.sweep import configuration as configs
+from experiments.sweep import plan, workdir
+from experiments.sweep.experiment import Experiment
 from shufflenet_jax import InputError
 
-TRAINED = [name for name in experiment.names() if isinstance(experiment.load(name), Experiment)]
+TRAINED = [name for name in tables.names() if isinstance(tables.load(name), Experiment)]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -21,7 +24,7 @@ def test_a_cell_is_frozen_with_all_that_decides_it(name, tmp_path):
     """Whatever family it is of; and it comes back from disk as it was."""
     created = create_sweep(tmp_path, "recipe.epochs=3", name=name)
     opened = workdir.open_sweep(tmp_path)
-    for cell in experiment.load(name).cells:
+    for cell in tables.load(name).cells:
         identity = configs.identity(configs.cell_config(created.config, cell))
         for sweep in (created, opened):
             frozen = sweep.cell(cell.name)
@@ -32,14 +35,14 @@ def test_a_cell_is_frozen_with_all_that_decides_it(name, tmp_path):
 
 
 def test_other_cells_have_other_folders():
-    cells = experiment.load("table3").cells
+    cells = tables.load("table3").cells
     digests = {configs.digest(identity) for _, identity in configs.identities(configured(), cells)}
     assert len(digests) == len(cells)
 
 
 def shrunk_experiment(**changes):
     """Table 3 as another version of its file might have it: its first cell is another one."""
-    known = experiment.load("table3")
+    known = tables.load("table3")
     first = dataclasses.replace(known.cells[0], **changes)
     return dataclasses.replace(known, cells=(first, *known.cells[1:3]))
 
@@ -51,10 +54,10 @@ def test_a_sweep_keeps_its_cells_whatever_becomes_of_the_code(tmp_path):
     opened = workdir.open_sweep(tmp_path)
     assert [cell.name for cell in opened.cells] == [cell.name for cell in old.cells]
     assert configs.cell_config(opened.config, opened.cell("gone")).network.width == 1.5
-    grown = workdir.create(experiment.load("table3"), "digits", configured(), tmp_path)
+    grown = workdir.create(tables.load("table3"), "digits", configured(), tmp_path)
     assert {cell.name for cell in grown.cells} == {
         "gone",
-        *(cell.name for cell in experiment.load("table3").cells),
+        *(cell.name for cell in tables.load("table3").cells),
     }
     assert grown.run(grown.cell("gone"), 0) == opened.run(opened.cell("gone"), 0)
 
@@ -68,7 +71,7 @@ def test_a_cell_that_the_code_has_changed_is_refused(tmp_path):
 
 
 def test_what_was_asked_for_adds_up(tmp_path):
-    cells = experiment.load("table3").cells
+    cells = tables.load("table3").cells
     create_sweep(tmp_path, cells=cells[:2], seeds=3)
     (tmp_path / "cells").mkdir()
     create_sweep(tmp_path, cells=cells[1:3], seeds=1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from experiments import paper
+from experiments.tables import paper
 from shufflenet_jax import (
     InputError,
     Stem,

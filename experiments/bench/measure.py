@@ -16,7 +16,7 @@ import numpy as np
 from experiments.bench import inputs, peer_jax
 from experiments.bench.peers import Peer, Prepared
 from experiments.bench.workloads import Net, Workload
-from experiments.launch import MALLOC
+from experiments.sweep.launch import MALLOC
 from shufflenet_jax.models.skeleton import Network
 
 

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from experiments import markdown
 from experiments.bench import inputs, machine
 from experiments.bench.measure import fresh_process, in_fresh_process
 from experiments.bench.workloads import Net, Workload
+from experiments.report import markdown
 from shufflenet_jax.data import Batch
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_train_step

@@ -16,8 +16,10 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from experiments import experiment, markdown, provenance, workdir
-from experiments.experiment import Cell
+from experiments import tables
+from experiments.report import markdown
+from experiments.sweep import provenance, workdir
+from experiments.sweep.experiment import Cell
 
 CELLS = 10_008
 """Those of Table 3, 834 times."""
@@ -36,7 +38,7 @@ _SMALL = {
 _SCRIPT = """
 import sys
 from pathlib import Path
-from experiments import budgets, compile_cache, config
+from experiments.sweep import budgets, compile_cache, configuration as config
 from shufflenet_jax import data, fit
 chosen = budgets.budget("digits")
 config.override(chosen, sys.argv[2:])
@@ -70,7 +72,7 @@ def of_many(directory: Path, count: int) -> str:
     _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import plan; {call}"])
     made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
     _fill(directory)
-    seeds = count // len(experiment.load("table3").cells)
+    seeds = count // len(tables.load("table3").cells)
     commands = {
         f"run table3 --seeds {seeds} --dry-run": ["--workdir", str(directory.with_name("dry"))],
         "status": ["--workdir", str(directory)],
@@ -90,7 +92,7 @@ def of_many(directory: Path, count: int) -> str:
 
 def plan(directory: str, count: int) -> None:
     """Plans a sweep of so many cells, and prints the seconds that it took."""
-    chosen = dataclasses.replace(experiment.load("table3"), cells=tuple(_cells(count)))
+    chosen = dataclasses.replace(tables.load("table3"), cells=tuple(_cells(count)))
     config = chosen.get_config("digits")
     began = perf_counter()
     sweep = workdir.create(chosen, "digits", config, Path(directory))
@@ -100,7 +102,7 @@ def plan(directory: str, count: int) -> None:
 
 
 def _cells(count: int) -> Iterator[Cell]:
-    known = experiment.load("table3").cells
+    known = tables.load("table3").cells
     for number in range(count // len(known)):
         for cell in known:
             yield dataclasses.replace(

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from experiments import markdown
 from experiments.bench import inputs
 from experiments.bench.measure import Cost, Timing
 from experiments.bench.workloads import Section
+from experiments.report import markdown
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What runs the commands of a sweep: processes of this machine, a Ray or a Slurm cluster.
 
-An engine only runs commands. What came of each lies on disk (`experiments.workdir`), and what is
-to be done about it is decided in one place for all engines (`experiments.launch`), so that a sweep
-begun with one can be finished with another.
+An engine only runs commands. What came of each lies on disk (`experiments.sweep.workdir`), and what
+is to be done about it is decided in one place for all engines (`experiments.sweep.launch`), so that
+a sweep begun with one can be finished with another.
 """
 
 from collections.abc import Mapping, Sequence

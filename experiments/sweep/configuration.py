@@ -11,15 +11,15 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments.experiment import Cell, did_you_mean
 from experiments.launchers import Engine
 from experiments.launchers.local import Local, default_slots
 from experiments.launchers.ray import Ray
 from experiments.launchers.slurm import Slurm
-from experiments.limits import Limits
+from experiments.sweep.experiment import Cell
+from experiments.sweep.limits import Limits
 from shufflenet_jax.complexity import abstract
 from shufflenet_jax.data import Broken, Preprocessing
-from shufflenet_jax.errors import InputError
+from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe

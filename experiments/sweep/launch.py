@@ -1,7 +1,7 @@
 """Trains the runs of a sweep with an engine: what is started when, and what is tried again.
 
-The truth lies on disk (`experiments.workdir`). Several of these may work on one sweep at once, on
-one machine or on many: the lock of a run decides who trains it, and the others wait for it.
+The truth lies on disk (`experiments.sweep.workdir`). Several of these may work on one sweep at
+once, on one machine or on many: the lock of a run decides who trains it, and the others wait.
 """
 
 import shlex
@@ -10,11 +10,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from experiments import config as configs
 from experiments.launchers import HELD, PREEMPTED, Command, Engine, Job
-from experiments.limits import stalled
-from experiments.run import ENDED, Run
-from experiments.workdir import Sweep
+from experiments.sweep import configuration as configs
+from experiments.sweep.limits import stalled
+from experiments.sweep.run import ENDED, Run
+from experiments.sweep.workdir import Sweep
 
 POLL_SECONDS = 0.2
 AGAIN_SECONDS = 2.0

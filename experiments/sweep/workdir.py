@@ -6,7 +6,7 @@ DIR/stop                            the sweep was asked to end (`python -m exper
 DIR/cells/NAME-HASH/seedN/          one run: a cell trained with one seed
     config.json                     its configuration, of which HASH is made
     attempts/0001.json              one file a start: when, where, versions, git commit, how long
-    lock                            its owner, while a process trains it (`experiments.lock`)
+    lock                            its owner, while a process trains it (`experiments.sweep.lock`)
     progress.json                   where it stands
     metrics.jsonl  events/  checkpoints/    written by `shufflenet_jax.fit`
     result.json                     how it ended: done, diverged or failed
@@ -27,9 +27,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import config as configs
-from experiments.experiment import Cell, Experiment, load, matching
-from experiments.run import Run
+from experiments import tables
+from experiments.sweep import configuration as configs
+from experiments.sweep.experiment import Cell, Experiment, matching
+from experiments.sweep.run import Run
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 
@@ -164,7 +165,7 @@ def open_sweep(directory: Path) -> Sweep:
     manifest = _manifest(directory)
     if manifest is None:
         raise InputError(f"{directory} holds no sweep: start one with `run NAME --workdir`")
-    experiment = load(manifest["experiment"])
+    experiment = tables.load(manifest["experiment"])
     config = experiment.get_config(manifest["budget"])
     configs.assign(config, _tuples(manifest["config"]))
     planned = _planned(manifest, directory)

@@ -6,7 +6,7 @@ from statistics import fmean, variance
 
 from scipy import stats
 
-from experiments.experiment import Claim, Contrast
+from experiments.sweep.experiment import Claim, Contrast
 
 LEVEL = 0.05
 """Significance at which a difference counts."""

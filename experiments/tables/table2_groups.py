@@ -14,9 +14,9 @@ from itertools import pairwise
 
 from ml_collections import ConfigDict
 
-from experiments import paper, remarks
-from experiments.budgets import budget
-from experiments.experiment import Cell, Claim
+from experiments.sweep.budgets import budget
+from experiments.sweep.experiment import Cell, Claim
+from experiments.tables import paper, remarks
 
 
 def get_config(name: str = "digits") -> ConfigDict:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import config as configs
-from experiments import experiment, workdir
-from experiments.experiment import Cell
+from experiments import tables
 from experiments.launchers import Engine
-from experiments.run import Run
-from experiments.workdir import Sweep
+from experiments.sweep import configuration as configs
+from experiments.sweep import experiment, workdir
+from experiments.sweep.experiment import Cell
+from experiments.sweep.run import Run
+from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
 
@@ -61,7 +62,7 @@ def plan(
     Raises:
       InputError: Anything that would keep a run from starting. Nothing was written.
     """
-    chosen = experiment.load(name)
+    chosen = tables.load(name)
     cells = experiment.matching(chosen.cells, pattern)
     config = chosen.get_config(budget)
     swept = {key for cell in chosen.cells for key in cell.overrides}

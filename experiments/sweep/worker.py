@@ -18,13 +18,13 @@ from typing import Any
 
 import jax
 
-from experiments import compile_cache, provenance
-from experiments import config as configs
 from experiments.launchers import HELD
-from experiments.limits import watch
-from experiments.lock import Held, hold
-from experiments.run import Run, check_own
-from experiments.workdir import Sweep
+from experiments.sweep import compile_cache, provenance
+from experiments.sweep import configuration as configs
+from experiments.sweep.limits import watch
+from experiments.sweep.lock import Held, hold
+from experiments.sweep.run import Run, check_own
+from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
 from shufflenet_jax.devices import from_lead, is_lead
@@ -128,7 +128,7 @@ def _claim(sweep: Sweep, run: Run) -> Iterator[None]:
 
 
 def _watch(sweep: Sweep, run: Run) -> AbstractContextManager[Callable[[], None]]:
-    """Ends this process if it stalls; see `experiments.limits.watch`."""
+    """Ends this process if it stalls; see `experiments.sweep.limits.watch`."""
     path = run.stall if is_lead() else run.directory / f"stall{jax.process_index()}.txt"
     return watch(path, configs.limits_of(sweep.config).stall_minutes)
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments import markdown, paper
+from experiments.report import markdown
+from experiments.tables import paper
 from shufflenet_jax import Network, abstract, complexity, shufflenet
 from shufflenet_jax.models.skeleton import REPEATS
 

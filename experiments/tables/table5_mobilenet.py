@@ -15,9 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import paper, remarks
-from experiments.budgets import budget
-from experiments.experiment import Cell, Claim
+from experiments.sweep.budgets import budget
+from experiments.sweep.experiment import Cell, Claim
+from experiments.tables import paper, remarks
 
 DIFFERENCE = ("MobileNet", "ShuffleNet")
 

@@ -10,12 +10,12 @@ from functools import cache, partial
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments import config as configs
-from experiments import markdown
-from experiments.budgets import BUDGETS
-from experiments.claims import judge
-from experiments.experiment import Cell
-from experiments.workdir import Sweep
+from experiments.report import markdown
+from experiments.report.claims import judge
+from experiments.sweep import configuration as configs
+from experiments.sweep.budgets import BUDGETS
+from experiments.sweep.experiment import Cell
+from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
 

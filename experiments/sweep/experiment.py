@@ -3,29 +3,14 @@
 Some train nothing: they count, and print a table at once.
 """
 
-import difflib
-import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import ModuleType
 from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
 
 from shufflenet_jax.errors import InputError
-
-_MODULES = {
-    "table1": "table1_architecture",
-    "table2": "table2_groups",
-    "table3": "table3_shuffle",
-    "table4": "table4_structures",
-    "table5": "table5_mobilenet",
-    "table6": "table6_classic",
-    "table8": "table8_speed",
-    "unit_cost": "unit_cost",
-}
 
 
 @dataclass(frozen=True)
@@ -119,37 +104,3 @@ class Printout:
     cells: ClassVar[tuple[Cell, ...]] = ()
     claims: ClassVar[tuple[Claim, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
-
-
-def names() -> list[str]:
-    """The experiments that there are."""
-    return list(_MODULES)
-
-
-def load(name: str) -> Experiment | Printout:
-    """Returns an experiment by name: a `Printout` if its file has a function ``table``.
-
-    Raises:
-      InputError: There is none of that name; the message lists those there are.
-    """
-    if name not in _MODULES:
-        raise InputError(f"unknown experiment {name!r}{did_you_mean(name, _MODULES)}")
-    module: ModuleType = importlib.import_module(f"experiments.{_MODULES[name]}")
-    title, _, description = inspect.getdoc(module).partition("\n")
-    described = {"name": name, "title": title, "description": description.strip()}
-    if hasattr(module, "table"):
-        return Printout(**described, table=module.table)
-    return Experiment(
-        **described,
-        get_config=module.get_config,
-        cells=tuple(module.sweep()),
-        claims=module.CLAIMS,
-        remarks=module.REMARKS,
-        difference=getattr(module, "DIFFERENCE", None),
-    )
-
-
-def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The end of an error message: the nearest known names, or all of them."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(known)}"

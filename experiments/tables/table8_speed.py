@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments import markdown, paper
 from experiments.bench import machine, peer_jax
 from experiments.bench.measure import in_fresh_process, in_turns
+from experiments.report import markdown
+from experiments.tables import paper
 from shufflenet_jax import complexity, fold
 from shufflenet_jax.zoo import NETWORKS
 

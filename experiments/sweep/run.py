@@ -1,4 +1,4 @@
-"""One run of a sweep on disk: a cell with a seed. `experiments.workdir` has the layout."""
+"""One run of a sweep on disk: a cell with a seed. `experiments.sweep.workdir` has the layout."""
 
 import contextlib
 import json
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.experiment import Cell
-from experiments.lock import is_held, owner
+from experiments.sweep.experiment import Cell
+from experiments.sweep.lock import is_held, owner
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 

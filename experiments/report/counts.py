@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from experiments import markdown, paper
+from experiments.report import markdown
+from experiments.tables import paper
 from shufflenet_jax.complexity import Complexity, abstract, complexity
 from shufflenet_jax.models import lenet
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from experiments.run import Run
+from experiments.sweep.run import Run
 
 _STYLES = {"done": "green", "running": "cyan", "diverged": "red", "failed": "red"}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from experiments import markdown
+from experiments.report import markdown
 from shufflenet_jax import ResidualUnit, ShuffleUnit, Unit, abstract, complexity
 
 SIZE = 28

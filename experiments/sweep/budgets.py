@@ -1,7 +1,8 @@
 """Budgets: the paper's setting, and what can be trained with less. Each is a whole configuration.
 
 A budget says which data, which stem and which recipe; every key can be overridden from the command
-line (``--config.recipe.epochs=30``). `experiments.config` turns the result into library objects.
+line (``--config.recipe.epochs=30``). `experiments.sweep.configuration` turns the result into
+library objects.
 """
 
 import dataclasses
@@ -9,13 +10,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import arguments_of
-from experiments.experiment import did_you_mean
 from experiments.launchers.ray import Ray
 from experiments.launchers.slurm import Slurm
-from experiments.limits import Limits
+from experiments.sweep.configuration import arguments_of
+from experiments.sweep.limits import Limits
 from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
-from shufflenet_jax.errors import InputError
+from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Stem
 from shufflenet_jax.recipe import Recipe
