@@ -12,10 +12,25 @@ from rich.text import Text
 
 from experiments.sweep.run import Run
 
-_STYLES = {"done": "green", "running": "cyan", "diverged": "red", "failed": "red"}
+_STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "diverged": "red",
+    "failed": "red",
+    "damaged": "red",
+}
 
 # What a terminal shows that is too low for all.
-_BY_INTEREST = ("running", "failed", "diverged", "preempted", "interrupted", "missing", "done")
+_BY_INTEREST = (
+    "running",
+    "damaged",
+    "failed",
+    "diverged",
+    "preempted",
+    "interrupted",
+    "missing",
+    "done",
+)
 
 
 class Board:
@@ -95,7 +110,7 @@ def outcome(run: Run) -> str:
     """How a run ended, in a few words; empty if it has not."""
     result = run.result
     if result is None:
-        return ""
+        return run.damage or ""
     if result["status"] == "done":
         return f"{result['top1_error']:.2f}% error"
     return f"{result['reason']} ({run.directory / 'output.log'})"

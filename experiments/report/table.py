@@ -1,40 +1,40 @@
-"""The table of an experiment in the paper's shape, ours beside the paper's."""
+"""The table of a sweep in the paper's shape, ours beside the paper's.
+
+All of it is read from the sweep's directory, which may be someone else's: nothing is imported for
+it, and a run whose files are damaged is an entry that says so.
+"""
 
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from experiments.report import markdown
-from experiments.report.claims import judge
-from experiments.sweep import configuration as configs
-from experiments.sweep.budgets import BUDGETS
+from experiments.report.claims import verdicts
 from experiments.sweep.experiment import Cell
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
-from shufflenet_jax.complexity import complexity
+from shufflenet_jax.errors import InputError
 
-_IMAGE_SIZE = "recipe.preprocessing.image_size"
-_Values = tuple[tuple[str, Any], ...]
+_COUNTS = ("widths", "macs", "macs_without_head", "params")
 
 
 def summary(sweep: Sweep) -> dict[str, Any]:
     """Everything that a report says, as plain data."""
-    counts = cache(partial(_count, sweep))
-    cells = [_cell(sweep, cell, counts) for cell in sweep.cells]
+    counted = _Counts(sweep)
+    cells = [_cell(sweep, cell, counted) for cell in sweep.cells]
     errors = {cell["name"]: cell["errors"] for cell in cells}
+    judged = verdicts(sweep.claims, errors)
     return {
-        "experiment": sweep.experiment.name,
-        "data": data.label(sweep.config.data.name),
+        "experiment": sweep.experiment,
+        "data": ", ".join(map(data.label, _data_names(sweep))),
         "cells": cells,
         "claims": [
-            {"claim": claim.text, "verdict": judge(claim, errors)}
-            for claim in sweep.experiment.claims
+            {"claim": claim.text, "verdict": verdict}
+            for claim, verdict in zip(sweep.claims, judged, strict=True)
         ],
     }
 
@@ -51,47 +51,68 @@ def as_csv(sweep: Sweep) -> str:
     writer = csv.DictWriter(text, cells[0].keys(), lineterminator="\n")
     writer.writeheader()
     for cell in cells:
-        lists = {key: " ".join(f"{each:.6g}" for each in cell[key]) for key in ("errors", "widths")}
+        lists = {
+            key: " ".join(f"{each:.6g}" for each in cell[key] or ()) for key in ("errors", "widths")
+        }
         writer.writerow(cell | lists)
     return text.getvalue().rstrip()
 
 
 def as_markdown(sweep: Sweep) -> str:
     """The table in the paper's shape, the networks' real sizes, and the claims."""
-    report, experiment = summary(sweep), sweep.experiment
+    report = summary(sweep)
     cells = {(cell["row"], cell["column"]): cell for cell in report["cells"]}
-    seeds = sorted({cell["n"] for cell in report["cells"]})
-    n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    recipe = sweep.config.recipe
+    counts = {cell["n"] for cell in report["cells"] if cell["seeds"]} or {0}
+    n = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
     parts = [
-        f"## {experiment.title}",
-        f"Top-1 error in percent on {report['data']}, {recipe.epochs} epochs, "
-        f"{recipe.preprocessing.image_size}x{recipe.preprocessing.image_size}, n = {n} "
-        f"(mean ± standard deviation over seeds); in brackets the paper's, on ImageNet.",
-        _results(cells, experiment.difference),
+        f"## {sweep.title}",
+        _caption(sweep, report, n),
+        _results(cells, sweep.difference),
         _provenance(sweep),
-        _sizes(report["cells"], recipe.preprocessing.image_size),
-        *experiment.remarks,
-        "Claims of the paper:",
-        "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
-        f"{_caveat(sweep)} For the claims: python -m experiments run "
-        f"{experiment.name} --budget paper --seeds 3 --workdir runs/{experiment.name}-paper",
+        _sizes(sweep, report["cells"]),
+        *sweep.remarks,
     ]
-    return "\n\n".join(parts)
+    if report["claims"]:
+        said = "Claims of the paper:" if _has_paper(report["cells"]) else "Claims:"
+        parts += [
+            said,
+            "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
+        ]
+    return "\n\n".join(part for part in [*parts, sweep.caveat] if part)
 
 
-def _caveat(sweep: Sweep) -> str:
-    """What the table can and cannot say; a budget knows it of its own data only."""
-    budget, name = BUDGETS[sweep.budget], sweep.config.data.name
-    if name == budget.data:
-        return budget.verdict
-    return f"The paper's claims are about ImageNet, not {data.label(name)}."
+def _caption(sweep: Sweep, report: Mapping[str, Any], n: str) -> str:
+    """What the numbers are: of which data, how long trained, how many seeds."""
+    said = [f"Top-1 error in percent on {report['data']}"]
+    for key, unit in (("recipe.epochs", "{} epochs"), (_IMAGE_SIZE, "{0}x{0}")):
+        if (value := _common(sweep, key)) is not None:
+            said.append(unit.format(value))
+    said.append(f"n = {n} (mean ± standard deviation over seeds)")
+    paper = "; in brackets the paper's, on ImageNet" if _has_paper(report["cells"]) else ""
+    return f"{', '.join(said)}{paper}."
+
+
+_IMAGE_SIZE = "recipe.preprocessing.image_size"
+
+
+def _has_paper(cells: Sequence[Mapping[str, Any]]) -> bool:
+    return any(cell["paper_error"] is not None for cell in cells)
+
+
+def _common(sweep: Sweep, key: str) -> Any:
+    """The value of a key that all cells share; None if they do not, or have none."""
+    values = {json.dumps(entry.values.get(key)) for entry in sweep.entries.values()}
+    return json.loads(values.pop()) if len(values) == 1 else None
+
+
+def _data_names(sweep: Sweep) -> list[str]:
+    return list(dict.fromkeys(entry.values["data.name"] for entry in sweep.entries.values()))
 
 
 FORMATS = {"md": as_markdown, "csv": as_csv, "json": as_json}
 
 
-def _cell(sweep: Sweep, cell: Cell, counts: Callable[[_Values], dict[str, Any]]) -> dict[str, Any]:
+def _cell(sweep: Sweep, cell: Cell, counted: "_Counts") -> dict[str, Any]:
     runs = sweep.runs_of(cell)
     results = [run.result for run in runs]
     states = [
@@ -100,6 +121,7 @@ def _cell(sweep: Sweep, cell: Cell, counts: Callable[[_Values], dict[str, Any]])
     ]
     done = [result for result in results if result and result["status"] == "done"]
     errors = [result["top1_error"] for result in done]
+    trained = done[0].get("network") if done else None
     return {
         "name": cell.name,
         "row": cell.row,
@@ -111,29 +133,48 @@ def _cell(sweep: Sweep, cell: Cell, counts: Callable[[_Values], dict[str, Any]])
         "error_mean": fmean(errors) if errors else None,
         "error_std": stdev(errors) if len(errors) > 1 else None,
         "paper_error": cell.paper_error,
-        **(done[0]["network"] if done else counts(_deciding(cell))),
+        **(dict.fromkeys(_COUNTS) | trained if trained else counted.of(cell)),
     }
 
 
-_ORDER = ("failed", "diverged", "running", "preempted", "interrupted", "missing", "done")
+_NOT_PLANNED = "not planned"
+_ORDER = ("damaged", "failed", "diverged", "running", "preempted", "interrupted", "missing", "done")
 
 
 def _worst(states: Sequence[str]) -> str:
     """One word for all seeds: done only if each is; else the worst of them."""
-    return next((state for state in _ORDER if state in states), "missing")
+    return next((state for state in _ORDER if state in states), _NOT_PLANNED)
 
 
-def _deciding(cell: Cell) -> _Values:
-    """What decides the counts of a cell's network, in a form that tells equal ones."""
-    keys = ("network.", _IMAGE_SIZE)
-    return tuple(item for item in cell.overrides.items() if item[0].startswith(keys))
+class _Counts:
+    """Real channels and counts of networks that were not trained yet, equal ones counted once."""
 
+    def __init__(self, sweep: Sweep):
+        self._sweep = sweep
+        self._known: dict[str, dict[str, Any]] = {}
 
-def _count(sweep: Sweep, values: _Values) -> dict[str, Any]:
-    """Real channels and counts, at the image size of the run, of a network not yet trained."""
-    size = dict(values).get(_IMAGE_SIZE, sweep.config.recipe.preprocessing.image_size)
-    network = configs.network_of(configs.changed(sweep.config, dict(values)), num_classes=1000)
-    return {"widths": network.widths, **asdict(complexity(network, (size, size, 3)))}
+    def of(self, cell: Cell) -> Mapping[str, Any]:
+        """What is known of a cell's network: no counts where this version cannot build it."""
+        entry = self._sweep.entries[cell.name]
+        if entry.network is not None:
+            return {key: entry.network.get(key) for key in _COUNTS}
+        deciding = {
+            k: v for k, v in entry.values.items() if k.startswith(("network.", _IMAGE_SIZE))
+        }
+        classes = self._sweep.data_of(cell).get("classes", 1000)
+        key = json.dumps([deciding, classes], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = self._count(deciding, classes)
+        return self._known[key]
+
+    def _count(self, deciding: Mapping[str, Any], classes: int) -> dict[str, Any]:
+        # Here, because it imports JAX, and a sweep that is done is reported without.
+        from experiments.sweep import build
+
+        try:
+            return build.measure(deciding, classes)
+        except InputError:
+            return dict.fromkeys(_COUNTS)
 
 
 def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | None) -> str:
@@ -144,7 +185,7 @@ def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | N
     for row in rows:
         entries = [_entry(cells.get((row, column))) for column in columns]
         if difference:
-            entries.append(_difference(*(cells[row, column] for column in difference)))
+            entries.append(_difference(*(cells.get((row, column)) for column in difference)))
         table.add_row(row, *entries)
     return markdown.render(table)
 
@@ -152,7 +193,8 @@ def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | N
 def _entry(cell: dict | None) -> str:
     if cell is None:  # nor has the paper one
         return "-"
-    return f"{_ours(cell)} [{cell['paper_error']:.1f}]"
+    paper = cell["paper_error"]
+    return _ours(cell) if paper is None else f"{_ours(cell)} [{paper:.1f}]"
 
 
 def _ours(cell: dict) -> str:
@@ -163,38 +205,52 @@ def _ours(cell: dict) -> str:
     return f"{cell['error_mean']:.2f}{spread}{'' if cell['status'] == 'done' else some}"
 
 
-def _difference(minuend: dict, subtrahend: dict) -> str:
-    paper = f"[{minuend['paper_error'] - subtrahend['paper_error']:.1f}]"
+def _difference(minuend: dict | None, subtrahend: dict | None) -> str:
+    if minuend is None or subtrahend is None:
+        return "-"
+    papers = [each["paper_error"] for each in (minuend, subtrahend)]
+    paper = "" if None in papers else f"[{papers[0] - papers[1]:.1f}]"
     if not (minuend["errors"] and subtrahend["errors"]):
-        return paper
-    return f"{minuend['error_mean'] - subtrahend['error_mean']:+.2f} {paper}"
+        return paper or "-"
+    return f"{minuend['error_mean'] - subtrahend['error_mean']:+.2f} {paper}".rstrip()
 
 
 def _provenance(sweep: Sweep) -> str:
     """Where and with what the runs were trained, one line for each difference."""
-    made = Counter(
-        f"{attempt['processor']} ({attempt['device']}, cores per run: {attempt['cores']}), "
-        f"Python {attempt['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in attempt["versions"].items())
-        + (f", commit {attempt['commit'][:8]}" if attempt["commit"] else "")
-        for run in sweep.runs()
-        if run.status == "done"
-        for attempt in run.attempts[-1:]
-    )
+    made = Counter(_place(run.last_attempt or {}) for run in sweep.runs() if run.status == "done")
     return "\n".join(f"{count} runs trained on {place}." for place, count in made.items())
 
 
-def _sizes(cells: list[dict], image_size: int) -> str:
+def _place(attempt: Mapping[str, Any]) -> str:
+    """Where and with what a process trained; what its record lacks is left out."""
+    versions = attempt.get("versions")
+    said = [
+        f"{attempt.get('processor', 'a machine that is not recorded')} "
+        f"({attempt.get('device', '?')}, cores per run: {attempt.get('cores', '?')})",
+        f"Python {attempt.get('python', '?')}",
+    ]
+    if isinstance(versions, dict):
+        said += [f"{name} {version}" for name, version in versions.items()]
+    if isinstance(commit := attempt.get("commit"), str):
+        said.append(f"commit {commit[:8]}{' with changes' if attempt.get('dirty') else ''}")
+    return ", ".join(said)
+
+
+def _sizes(sweep: Sweep, cells: Sequence[Mapping[str, Any]]) -> str:
+    size = _common(sweep, _IMAGE_SIZE)
     table = markdown.table(
         "cell",
         "conv1 and stages",
-        f"MACs at {image_size}, M",
+        f"MACs at {size}, M" if size else "MACs, M",
         "without classifier, M",
         "parameters",
     )
     for cell in cells:
+        if cell["macs"] is None:
+            table.add_row(cell["name"], "-", "-", "-", "-")
+            continue
         macs = [f"{cell[key] / 1e6:.2f}" for key in ("macs", "macs_without_head")]
-        widths = "/".join(map(str, cell["widths"]))
+        widths = "/".join(map(str, cell["widths"] or ())) or "-"
         table.add_row(cell["name"], widths, *macs, f"{cell['params']:,}")
     return markdown.render(table)
 

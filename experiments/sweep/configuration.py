@@ -1,34 +1,24 @@
-"""The door between configurations and the library, which never sees a ConfigDict."""
+"""Configurations as a user changes them; the library never sees a ConfigDict."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from flax import nnx
 from ml_collections import ConfigDict
 
-from experiments.launchers import Engine
-from experiments.launchers.local import Local, default_slots
-from experiments.launchers.ray import Ray
-from experiments.launchers.slurm import Slurm
 from experiments.sweep.experiment import Cell
-from experiments.sweep.limits import Limits
-from shufflenet_jax.complexity import abstract
-from shufflenet_jax.data import Broken, Preprocessing
+from experiments.sweep.identity import as_json, flat
 from shufflenet_jax.errors import InputError, did_you_mean
-from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import Stem
-from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.zoo import FAMILIES
 
 # Where data lie, who prepares them and what trains changes no result; nor does what is done about
 # broken images change one that there is without it (`Broken`).
-_CELLS_MACHINE = ("data.dir", "data.workers", "data.broken", "data.broken_budget", "limits.")
-_MACHINE = (*_CELLS_MACHINE, "ray.", "slurm.")
+_OF_A_RUN = ("data.dir", "data.workers", "data.broken", "data.broken_budget", "limits.")
+_OF_ENGINES = ("ray.", "slurm.")
+CHANGEABLE = (*_OF_A_RUN, *_OF_ENGINES)
+"""Keys, or their beginnings, that may be other ones each time that a sweep goes on."""
 
 
 def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str] = ()) -> None:
@@ -50,8 +40,35 @@ def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str
             raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
         assign(config, {key: _parse(key, text, _value(config, key))})
         if key in swept:
-            network_of(config, num_classes=2)  # says so if the value is wrong in any experiment
             raise InputError(f"{key} is set by each cell of this experiment: choose with --cells")
+
+
+def axes(config: ConfigDict, assignments: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """Reads ``KEY=VALUE,VALUE`` as the axes of a grid; tuples are set apart by semicolons.
+
+    Args:
+      config: What the values are read by; not changed.
+      assignments: As from the command line: ``network.groups=1,2,3``,
+        ``network.repeats=4,8,4;2,4,2``.
+
+    Raises:
+      InputError: No such key, the same twice, or a value of another type.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    known = ConfigDict(config.to_dict())
+    for assignment in sorted(assignments, key=lambda each: not each.startswith("network.name=")):
+        key, _, text = assignment.partition("=")
+        if key in found:
+            raise InputError(f"--sweep.{key} is there twice")
+        if key.startswith(CHANGEABLE):
+            raise InputError(f"{key} changes no result: set it with --config.{key}")
+        old = _value(known, key)
+        parts = text.split(";" if isinstance(old, tuple) else ",")
+        found[key] = tuple(_parse(key, part.strip(), old) for part in parts)
+        if key == "network.name":  # other families have other keys
+            for name in found[key]:
+                _choose_family(known, name, keep=True)
+    return found
 
 
 def assign(config: ConfigDict, values: Mapping[str, Any]) -> None:
@@ -68,13 +85,13 @@ def assign(config: ConfigDict, values: Mapping[str, Any]) -> None:
             config.update_from_flattened_dict({key: values[key]})
 
 
-def _choose_family(config: ConfigDict, name: str) -> None:
+def _choose_family(config: ConfigDict, name: str, keep: bool = False) -> None:
     """Gives the network another family's arguments; those that both take keep their values."""
     if name not in FAMILIES:
-        raise InputError(f"unknown network {name!r}; there are {', '.join(FAMILIES)}")
+        raise InputError(f"unknown network {name!r}{did_you_mean(name, FAMILIES)}")
     arguments, old = arguments_of(name), config.network.to_dict()
-    kept = {key: old[key] for key in arguments.keys() & old.keys()}
-    config.network = ConfigDict({"name": name} | arguments | kept)
+    kept = {key: old[key] for key in (old if keep else arguments.keys() & old.keys())}
+    config.network = ConfigDict({"name": name} | arguments | kept | {"name": name})
 
 
 def arguments_of(name: str) -> dict[str, Any]:
@@ -86,7 +103,7 @@ def arguments_of(name: str) -> dict[str, Any]:
 
 
 def _value(config: ConfigDict, key: str) -> Any:
-    known = dict(_flat(config))
+    known = flat(config.to_dict())
     if key not in known:
         owner = f" of {config.network.name}" if key.startswith("network.") else ""
         raise InputError(f"unknown configuration key {key!r}{owner}{did_you_mean(key, known)}")
@@ -99,6 +116,8 @@ def _parse(key: str, text: str, old: Any) -> Any:
     if kind is tuple:
         parts = text.strip("()[], ").split(",")
         return tuple(_parse(key, part.strip(), old[0]) for part in parts)
+    if kind is str and text.lower() in ("none", "null"):
+        raise InputError(f"{key} must be a text, not {text}: leave it empty for the default")
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
@@ -106,40 +125,45 @@ def _parse(key: str, text: str, old: Any) -> Any:
         raise InputError(f"{key} must be {expected}, not {text!r}") from None
 
 
-def cell_config(config: ConfigDict, cell: Cell) -> ConfigDict:
-    """Returns the configuration of one cell."""
-    return changed(config, cell.overrides)
-
-
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy with dotted keys set; see `assign`."""
-    own = ConfigDict(config.to_dict())
-    assign(own, values)
-    return own
+    copy = ConfigDict(config.to_dict())
+    assign(copy, values)
+    return copy
 
 
-def machine_assignments(config: ConfigDict) -> list[str]:
-    """What a cell has to be told beside its identity, as ``KEY=VALUE``."""
-    return [f"{key}={value}" for key, value in _flat(config) if key.startswith(_CELLS_MACHINE)]
+def identity(config: ConfigDict) -> dict[str, Any]:
+    """The part of a configuration that decides the results: flat, as JSON would give it back."""
+    values = flat(config.to_dict())
+    return as_json({key: each for key, each in values.items() if not key.startswith(CHANGEABLE)})
 
 
-def override_machine(config: ConfigDict, assignments: Iterable[str]) -> None:
-    """Applies assignments to keys that change no result, in place.
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """The rest of it, flat."""
+    values = flat(config.to_dict())
+    return {key: each for key, each in values.items() if key.startswith(CHANGEABLE)}
+
+
+def override_settings(settings: dict[str, Any], assignments: Iterable[str]) -> None:
+    """Applies ``KEY=VALUE`` assignments to keys that change no result, in place.
 
     Raises:
       InputError: As `override`; or the key is part of the identity.
     """
     for assignment in assignments:
-        key = assignment.partition("=")[0]
-        if not key.startswith(_MACHINE):
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
+        if not key.startswith(CHANGEABLE):
             raise InputError(f"{key} was set when the sweep was planned and cannot change")
-    override(config, assignments)
+        if key not in settings:
+            raise InputError(f"unknown configuration key {key!r}{did_you_mean(key, settings)}")
+        settings[key] = _parse(key, text, settings[key])
 
 
-def identity(config: ConfigDict) -> dict[str, Any]:
-    """The part of a configuration that decides the results: flat, as JSON would give it back."""
-    flat = {key: value for key, value in _flat(config) if not key.startswith(_MACHINE)}
-    return _as_json(flat)
+def of_a_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that the process of a run has to know."""
+    return {key: value for key, value in settings.items() if key.startswith(_OF_A_RUN)}
 
 
 def identities(config: ConfigDict, cells: Iterable[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
@@ -153,110 +177,8 @@ def identities(config: ConfigDict, cells: Iterable[Cell]) -> Iterator[tuple[Cell
         known = base(cell.overrides.get("network.name"))
         for key in cell.overrides:
             if key not in known:
-                _value(cell_config(config, cell), key)  # says so
-        return known | _as_json(cell.overrides)
+                _value(changed(config, cell.overrides), key)  # says so
+                raise InputError(f"{cell.name}: {key} changes no result, so no cell can set it")
+        return known | as_json(cell.overrides)
 
     return ((cell, of(cell)) for cell in cells)
-
-
-def own(identity: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a cell's identity that tells it from the sweep's: all of its network, and more.
-
-    Networks of other families have other keys, of which a base that lacks them knows no defaults.
-    """
-    return {
-        key: value
-        for key, value in identity.items()
-        if key.startswith("network.") or base[key] != value
-    }
-
-
-def whole(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's identity, of its own part and the sweep's."""
-    rest = {key: value for key, value in base.items() if not key.startswith("network.")}
-    return rest | own
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that stand for an identity."""
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(values))
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Describes the keys in which two identities differ, as ``recipe.epochs: 10, now 30``."""
-    missing = "nothing"
-    return [
-        f"{key}: {old.get(key, missing)!r}, now {new.get(key, missing)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, missing) != new.get(key, missing)
-    ]
-
-
-def network_of(config: ConfigDict, num_classes: int, seed: int | None = None) -> nnx.Module:
-    """Builds the network: with its first weights from a seed, or abstract without one."""
-    arguments = config.network.to_dict()
-    constructor = FAMILIES[arguments.pop("name")].constructor
-    if "stem" in arguments:
-        arguments["stem"] = Stem(**arguments["stem"])
-
-    arguments["num_classes"] = num_classes
-    if seed is None:
-        return abstract(constructor, **arguments)
-    return constructor(**arguments, rngs=nnx.Rngs(seed))
-
-
-def recipe_of(config: ConfigDict) -> Recipe:
-    """Builds the recipe."""
-    arguments = config.recipe.to_dict()
-    return Recipe(preprocessing=Preprocessing(**arguments.pop("preprocessing")), **arguments)
-
-
-def intervals_of(config: ConfigDict) -> Intervals:
-    """Builds the intervals."""
-    return Intervals(**config.intervals.to_dict())
-
-
-def limits_of(config: ConfigDict) -> Limits:
-    """Builds the limits of a run."""
-    return Limits(**config.limits.to_dict())
-
-
-def engine_of(config: ConfigDict, launcher: str, jobs: int | None) -> Engine:
-    """Builds what runs a sweep's commands.
-
-    Args:
-      config: The configuration.
-      launcher: "local", "ray" or "slurm".
-      jobs: Processes at a time; only "local" takes them.
-
-    Raises:
-      InputError: The engine is not installed, or cannot do what is asked of it.
-    """
-    if launcher == "local":
-        return Local(jobs or default_slots())
-    if jobs is not None:
-        raise InputError(f"--jobs is for --launcher local: {launcher} has a queue of its own")
-    return {"ray": Ray, "slurm": Slurm}[launcher](**config[launcher].to_dict())
-
-
-def broken_of(config: ConfigDict) -> Broken:
-    """Builds what is done about broken images."""
-    return Broken(config.data.broken, config.data.broken_budget)
-
-
-def data_dir_of(config: ConfigDict) -> Path | None:
-    """Where prepared data sets lie; None for TFDS's own default."""
-    return Path(config.data.dir) if config.data.dir else None
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, (ConfigDict, Mapping)):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -21,14 +21,14 @@ class Cell:
       name: What sets it apart from the other cells, as ``0.25x-g8-noshuffle``.
       row, column: Where it stands in the table.
       overrides: Its difference from the experiment's configuration, by dotted key.
-      paper_error: The paper's top-1 error on ImageNet, in percent.
+      paper_error: The paper's top-1 error on ImageNet, in percent; None if it has none.
     """
 
     name: str
     row: str
     column: str
     overrides: Mapping[str, Any] = field(hash=False)
-    paper_error: float
+    paper_error: float | None = None
 
 
 Means = Mapping[str, float]
@@ -51,17 +51,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table of the paper to train, as its file in this package defines it.
+    """A table to train: one of the paper's, a user's own, or a grid.
 
     Attributes:
       name: As the command line knows it.
-      title: First line of the file's docstring.
-      description: The rest of it: claim, command, time, what to expect.
+      title: What stands above the table.
+      description: What more there is to say: claim, command, time, what to expect.
       get_config: Returns the configuration of a budget.
       cells: Every cell, in the order of the table.
-      claims: What the paper says of the table.
+      claims: What is said of the table, and judged by it.
       remarks: What sets its networks apart from the paper's.
       difference: Two columns whose difference the table shows too, as (minuend, subtrahend).
+      is_of_the_paper: Whether it stands in this package, where tests see to it.
     """
 
     name: str
@@ -69,9 +70,10 @@ class Experiment:
     description: str
     get_config: Callable[[str], ConfigDict]
     cells: tuple[Cell, ...]
-    claims: tuple[Claim, ...]
-    remarks: tuple[str, ...]
-    difference: tuple[str, str] | None
+    claims: tuple[Claim, ...] = ()
+    remarks: tuple[str, ...] = ()
+    difference: tuple[str, str] | None = None
+    is_of_the_paper: bool = False
 
 
 def matching(cells: Sequence[Cell], pattern: str) -> list[Cell]:

@@ -1,20 +1,53 @@
 """From what a user asked for to a sweep that can start: every mistake is found here, or before."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
-
-from experiments import tables
+from experiments import launchers
 from experiments.launchers import Engine
+from experiments.sweep import build, workdir
 from experiments.sweep import configuration as configs
-from experiments.sweep import experiment, workdir
-from experiments.sweep.experiment import Cell
+from experiments.sweep.budgets import BUDGETS
+from experiments.sweep.experiment import Cell, Experiment, matching
+from experiments.sweep.identity import Values
 from experiments.sweep.run import Run
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
+from shufflenet_jax.data import Found
 from shufflenet_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for of an experiment.
+
+    Attributes:
+      experiment: What is swept.
+      budget: Its setting to start from.
+      assignments: ``KEY=VALUE`` changes to its configuration.
+      directory: Where the sweep is kept.
+      pattern: Glob that chooses cells by name.
+      seeds: Seeds a cell.
+      launcher: Name of the engine.
+      jobs: Processes at a time, of engines that can be told.
+      skip_invalid: Leave out cells that no run can be trained with, in place of refusing them.
+      dry: Write nothing.
+    """
+
+    experiment: Experiment
+    budget: str
+    assignments: Sequence[str]
+    directory: Path
+    pattern: str = "*"
+    seeds: int = 1
+    launcher: str = "local"
+    jobs: int | None = None
+    skip_invalid: bool = False
+    dry: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,72 +67,164 @@ class Plan:
     notes: list[str]
 
 
-def plan(
-    name: str,
-    *,
-    budget: str,
-    assignments: Sequence[str],
-    directory: Path | None,
-    pattern: str,
-    seeds: int,
-    launcher: str,
-    jobs: int | None,
-    dry: bool = False,
-) -> Plan:
+class Invalid(InputError):
+    """Some cells cannot be trained.
+
+    Attributes:
+      reasons: Why, by the name of each.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], count: int):
+        name, reason = next(iter(reasons.items()))
+        others = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        super().__init__(
+            f"{len(reasons)} of {count} cells cannot be trained ({name}: {reason}{others}): choose "
+            f"others, or leave them out with --skip-invalid"
+        )
+        self.reasons = reasons
+
+
+def plan(request: Request) -> Plan:
     """Opens or begins a sweep.
 
-    Args:
-      name: Of the experiment.
-      budget: Its setting to start from.
-      assignments: ``KEY=VALUE`` changes to its configuration.
-      directory: Where the sweep is kept; ``runs/NAME`` if None.
-      pattern: Glob that chooses cells by name.
-      seeds: Seeds a cell.
-      launcher: Name of the engine.
-      jobs: Processes at a time, of engines that can be told.
-      dry: Write nothing.
-
     Raises:
-      InputError: Anything that would keep a run from starting. Nothing was written.
+      Invalid: Some cells cannot be trained, and are not to be left out.
+      InputError: Anything else that would keep a run from starting. Nothing was written.
     """
-    chosen = tables.load(name)
-    cells = experiment.matching(chosen.cells, pattern)
-    config = chosen.get_config(budget)
+    chosen = request.experiment
+    config = chosen.get_config(request.budget)
     swept = {key for cell in chosen.cells for key in cell.overrides}
-    configs.override(config, assignments, swept)
-    configs.intervals_of(config)
-    configs.broken_of(config)
-    configs.limits_of(config)
-    recipe, data_dir = configs.recipe_of(config), configs.data_dir_of(config)
-    data.check(config.data.name, data_dir)
-    # The networks of the experiments' own files are valid: only changed ones take the time.
-    if any(assignment.startswith("network.") for assignment in assignments):
-        for cell in cells:
-            configs.network_of(configs.cell_config(config, cell), num_classes=2)
-    examples = len(data.load(config.data.name, data_dir).train)
-    if recipe.batch_size > examples:
-        raise InputError(
-            f"recipe.batch_size {recipe.batch_size} is more than the {examples} images"
-        )
-    engine = configs.engine_of(config, launcher, jobs)
-    directory = (directory or Path("runs") / name).absolute()
-    sweep = workdir.create(chosen, budget, config, directory, cells=cells, seeds=seeds, dry=dry)
+    configs.override(config, request.assignments, swept)
+    config.data.name = data.resolve(config.data.name)
+    settings = configs.settings(config)
+    known = list(configs.identities(config, chosen.cells))
+    wanted = {cell.name for cell in matching(chosen.cells, request.pattern)}
+    found = _found((values for cell, values in known if cell.name in wanted), settings)
+    networks, invalid = _examined(
+        [(cell, {**settings, **values}) for cell, values in known if cell.name in wanted],
+        found,
+        all_networks=not chosen.is_of_the_paper or bool(request.assignments),
+    )
+    if len(invalid) == len(wanted) and len(reasons := set(invalid.values())) == 1:
+        raise InputError(reasons.pop())  # which is of no cell, but of all
+    if invalid and not request.skip_invalid:
+        raise Invalid(invalid, len(wanted))
+    wanted -= invalid.keys()
+    if not wanted:
+        raise Invalid(invalid, len(invalid))
+    engine = launchers.ENGINES[request.launcher].make(
+        build.section(settings, request.launcher), request.jobs
+    )
+    sweep = Sweep(
+        experiment=chosen.name,
+        title=chosen.title,
+        budget=request.budget,
+        base=configs.identity(config),
+        settings=settings,
+        data={name: each.identity for name, each in found.items()},
+        entries=workdir.entries(known, wanted, request.seeds, networks),
+        directory=request.directory.absolute(),
+        claims=chosen.claims,
+        remarks=chosen.remarks,
+        difference=chosen.difference,
+        caveat=_caveat(chosen, request.budget, config.data.name),
+    )
+    sweep = workdir.begin(sweep, dry=request.dry)
+    if not request.dry:
+        _remember(sweep, found)
+    cells = [cell for cell, _ in known if cell.name in wanted]
     return Plan(
         sweep,
-        [sweep.run(cell, seed) for seed in range(seeds) for cell in cells],
+        [sweep.run(cell, seed) for seed in range(request.seeds) for cell in cells],
         engine,
-        list(_unheard(config, cells, assignments)),
+        [
+            *(f"{name} is left out: {reason}" for name, reason in invalid.items()),
+            *(note for each in found.values() for note in each.notes),
+            *_unheard(known, wanted, request.assignments),
+            *engine.notes(),
+        ],
+    )
+
+
+def _found(cells: Iterable[Values], settings: Values) -> dict[str, Found]:
+    """Every data set that cells are trained on, by name."""
+    names = dict.fromkeys(values["data.name"] for values in cells)
+    return {name: data.find(name, build.data_dir_of(settings)) for name in names}
+
+
+def _remember(sweep: Sweep, found: Mapping[str, Found]) -> None:
+    """Leaves what was found in class folders for the runs, which then need not look."""
+    for cell in sweep.cells:
+        name = sweep.entries[cell.name].values["data.name"]
+        if name in found and not (listing := sweep.listing_of(cell)).exists():
+            found[name].remember(listing)
+
+
+def _examined(
+    cells: Sequence[tuple[Cell, Values]], found: Mapping[str, Found], all_networks: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """What is known of the networks of cells, and why some cannot be trained, by cell.
+
+    The networks of the paper's experiments are valid as they stand, as tests see to; the others
+    take a part of a second each, but equal ones only once.
+    """
+
+    @cache
+    def measure(key: str, num_classes: int) -> dict[str, Any] | InputError:
+        try:
+            return build.measure(json.loads(key), num_classes)
+        except InputError as error:
+            return error
+
+    networks: dict[str, dict[str, Any]] = {}
+    invalid: dict[str, str] = {}
+    for cell, values in cells:
+        identity = found[values["data.name"]].identity
+        try:
+            build.check(values, identity["train"])
+            if all_networks:
+                deciding = {k: v for k, v in values.items() if k.startswith(_OF_A_NETWORK)}
+                counted = measure(json.dumps(deciding, sort_keys=True), identity["classes"])
+                if isinstance(counted, InputError):
+                    raise counted
+                networks[cell.name] = counted
+        except InputError as error:
+            invalid[cell.name] = str(error)
+    return networks, invalid
+
+
+_OF_A_NETWORK = ("network.", "recipe.preprocessing.image_size")
+"""Keys, or their beginnings, that decide what a network costs."""
+
+
+def _caveat(experiment: Experiment, budget: str, name: str) -> str:
+    """What the table can and cannot say; a budget knows it of its own data only."""
+    if not experiment.claims and all(cell.paper_error is None for cell in experiment.cells):
+        return ""
+    known = BUDGETS.get(budget)
+    if known and name == known.data:
+        caveat = known.verdict
+    else:
+        caveat = f"The paper's claims are about ImageNet, not {data.label(name)}."
+    if not experiment.is_of_the_paper:
+        return caveat
+    return (
+        f"{caveat} For the claims: python -m experiments run {experiment.name} --budget paper "
+        f"--seeds 3 --workdir runs/{experiment.name}-paper"
     )
 
 
 def _unheard(
-    config: ConfigDict, cells: Sequence[Cell], assignments: Sequence[str]
+    cells: Sequence[tuple[Cell, Values]], wanted: set[str], assignments: Sequence[str]
 ) -> Iterator[str]:
     """Says which arguments some cells do not take, whose networks are of other families."""
     keys = (assignment.partition("=")[0] for assignment in assignments)
     for key in (key for key in keys if key.startswith("network.")):
-        deaf = [
-            cell.name for cell, identity in configs.identities(config, cells) if key not in identity
-        ]
+        deaf = [cell.name for cell, values in cells if cell.name in wanted and key not in values]
         if deaf:
             yield f"{key} changes nothing in {', '.join(deaf)}, which have no such argument"
+
+
+def default_directory(name: str) -> Path:
+    """Where the sweep of an experiment is kept unless a user says so."""
+    return Path("runs") / Path(name).stem

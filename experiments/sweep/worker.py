@@ -17,20 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from shufflenet_jax.trained import describe
 
 from experiments.launchers import HELD
 from experiments.sweep import compile_cache, provenance
-from experiments.sweep import configuration as configs
+from experiments.sweep.build import Training, build, data_dir_of, limits_of
+from experiments.sweep.identity import Values, differences, nested
 from experiments.sweep.limits import watch
 from experiments.sweep.lock import Held, hold
 from experiments.sweep.run import Run, check_own
-from experiments.sweep.workdir import Sweep
+from experiments.sweep.workdir import Sweep, refuse_other_data
 from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
+from shufflenet_jax.data import Found
 from shufflenet_jax.devices import from_lead, is_lead
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
+from shufflenet_jax.train import Evaluation
 
 _PACKAGES = ("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
 _STOP_SECONDS = 1.0
@@ -60,29 +64,92 @@ def train(sweep: Sweep, run: Run, interruption: Callable[[], bool] = lambda: Fal
 
     Raises:
       Held: Another process is training it.
-      InputError: Its directory holds another configuration, or leads outside the sweep's.
+      InputError: Its directory holds another configuration or leads outside the sweep's, or the
+        data are others than those that it was planned with.
     """
-    with _claim(sweep, run), _watch(sweep, run) as alive:
+    values = sweep.values_of(run.cell)
+    with _claim(sweep, run):
         if from_lead(int(run.status in ("done", "diverged"))):
             return run.status
-
-        def interrupted() -> bool:
-            alive()
-            return interruption()
-
-        identity = configs.identity(configs.cell_config(sweep.config, run.cell))
-        _check_configuration(run, identity)
         compile_cache.enable()
-        if not is_lead():
-            return _outcome(sweep, run, interrupted)["status"]
-        run.reopen()
-        _write(run.directory / "config.json", identity)
-        with _attempt(run) as attempt:
-            outcome = _outcome(sweep, run, interrupted)
-            attempt["ended"] = outcome["status"]
-        if outcome["status"] != "preempted":
-            run.end(outcome)
+        if is_lead():
+            _check_configuration(run, sweep.entries[run.cell.name].values)
+            run.reopen()
+        outcome: dict[str, Any] = {}
+        with _attempt(run, outcome), _ending(run, outcome):
+            dataset = _data(sweep, run, values).open()
+            with _watch(run, values) as alive:
+
+                def interrupted() -> bool:
+                    alive()
+                    return interruption()
+
+                training = build(values, run.seed, dataset)
+                if is_lead():
+                    _describe(run, values, training)
+                evaluation = fit(
+                    training.network,
+                    dataset,
+                    training.recipe,
+                    seed=run.seed,
+                    directory=run.directory,
+                    intervals=training.intervals,
+                    num_workers=training.num_workers,
+                    broken=training.broken,
+                    on_progress=lambda progress: _report(run, progress),
+                    interrupted=interrupted,
+                )
+            outcome |= _done(training, evaluation)
         return outcome["status"]
+
+
+def _data(sweep: Sweep, run: Run, values: Values) -> Found:
+    """Finds the data, and refuses others than the sweep was planned or the run was begun with."""
+    planned = sweep.data_of(run.cell)
+    listing = sweep.listing_of(run.cell) if planned else None
+    found = data.find(
+        values["data.name"],
+        data_dir_of(values),
+        known=listing if listing and listing.exists() else None,
+    )
+    refuse_other_data(planned, found.identity)
+    path = run.directory / "data.json"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        refuse_other_data(json.loads(path.read_text()), found.identity)
+    if is_lead():
+        _write(path, found.identity)
+    return found
+
+
+def _describe(run: Run, values: Values, training: Training) -> None:
+    """Leaves what it takes to load the trained network."""
+    arguments = nested(values)["network"]
+    describe(
+        run.directory,
+        name=arguments.pop("name"),
+        arguments=arguments,
+        preprocessing=training.recipe.preprocessing,
+        class_names=training.dataset.class_names,
+    )
+
+
+def _report(run: Run, progress: Progress) -> None:
+    if is_lead():
+        _write(run.directory / "progress.json", dataclasses.asdict(progress))
+
+
+def _done(training: Training, evaluation: Evaluation) -> dict[str, Any]:
+    """The result of a run that has come to its end."""
+    size = training.recipe.preprocessing.image_size
+    return {
+        "status": "done",
+        "step": training.recipe.steps(len(training.dataset.train)),
+        **dataclasses.asdict(evaluation),
+        "network": {
+            "widths": list(getattr(training.network, "widths", ())),
+            **dataclasses.asdict(complexity(training.network, (size, size, 3))),
+        },
+    }
 
 
 @contextlib.contextmanager
@@ -127,10 +194,10 @@ def _claim(sweep: Sweep, run: Run) -> Iterator[None]:
         yield
 
 
-def _watch(sweep: Sweep, run: Run) -> AbstractContextManager[Callable[[], None]]:
+def _watch(run: Run, values: Values) -> AbstractContextManager[Callable[[], None]]:
     """Ends this process if it stalls; see `experiments.sweep.limits.watch`."""
     path = run.stall if is_lead() else run.directory / f"stall{jax.process_index()}.txt"
-    return watch(path, configs.limits_of(sweep.config).stall_minutes)
+    return watch(path, limits_of(values).stall_minutes)
 
 
 def _leave() -> None:
@@ -138,31 +205,30 @@ def _leave() -> None:
     os._exit(HELD)
 
 
-def _check_configuration(run: Run, identity: dict[str, Any]) -> None:
+def _check_configuration(run: Run, values: Values) -> None:
+    """Records a run's configuration; refuses to go on with another one."""
     path = run.directory / "config.json"
-    try:
-        old = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return
-    changes = configs.differences(old, identity)
-    if changes:
-        raise InputError(
-            f"{run.directory} was begun with another configuration ({'; '.join(changes)})"
-        )
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if changes := differences(json.loads(path.read_text()), values):
+            raise InputError(
+                f"{run.directory} was begun with another configuration ({'; '.join(changes)})"
+            )
+    _write(path, values)
 
 
-def _outcome(sweep: Sweep, run: Run, interrupted: Callable[[], bool]) -> dict[str, Any]:
-    """Trains, and says how it ended; no exception gets by."""
+@contextlib.contextmanager
+def _ending(run: Run, outcome: dict[str, Any]) -> Iterator[None]:
+    """Puts into the outcome how the block ended; no exception gets by."""
     try:
-        return _fit(sweep, run, interrupted)
+        yield
     except Diverged as diverged:
-        return {"status": "diverged", "step": diverged.step, "reason": str(diverged)}
+        outcome |= {"status": "diverged", "step": diverged.step, "reason": str(diverged)}
     except Preempted as preempted:
-        return {"status": "preempted", "step": preempted.step, "reason": str(preempted)}
+        outcome |= {"status": "preempted", "step": preempted.step, "reason": str(preempted)}
     except Exception as error:
         traceback.print_exc()
         lines = f"{type(error).__name__}: {error}".splitlines()
-        return {
+        outcome |= {
             "status": "failed",
             "step": run.progress["step"],
             "reason": lines[0],
@@ -191,43 +257,12 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _fit(sweep: Sweep, run: Run, interrupted: Callable[[], bool]) -> dict[str, Any]:
-    config = configs.cell_config(sweep.config, run.cell)
-    dataset = data.load(config.data.name, configs.data_dir_of(config))
-    recipe = configs.recipe_of(config)
-    network = configs.network_of(config, dataset.num_classes, run.seed)
-
-    def report(progress: Progress) -> None:
-        if is_lead():
-            _write(run.directory / "progress.json", dataclasses.asdict(progress))
-
-    evaluation = fit(
-        network,
-        dataset,
-        recipe,
-        seed=run.seed,
-        directory=run.directory,
-        intervals=configs.intervals_of(config),
-        num_workers=config.data.workers,
-        broken=configs.broken_of(config),
-        on_progress=report,
-        interrupted=interrupted,
-    )
-    size = recipe.preprocessing.image_size
-    return {
-        "status": "done",
-        "step": recipe.steps(len(dataset.train)),
-        **dataclasses.asdict(evaluation),
-        "network": {
-            "widths": network.widths,
-            **dataclasses.asdict(complexity(network, (size, size, 3))),
-        },
-    }
-
-
 @contextlib.contextmanager
-def _attempt(run: Run) -> Iterator[dict[str, Any]]:
-    """Records where, when and with what this process trains; yields the record, to be added to."""
+def _attempt(run: Run, outcome: dict[str, Any]) -> Iterator[None]:
+    """Records where, when and with what this process trains, and at the end what came of it."""
+    if not is_lead():
+        yield
+        return
     number, began = run.num_attempts + 1, time.monotonic()
     attempt = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -239,12 +274,14 @@ def _attempt(run: Run) -> Iterator[dict[str, Any]]:
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": provenance.versions(_PACKAGES),
-        "commit": provenance.commit(),
+        **provenance.code(),
     }
     run.record_attempt(number, attempt)
-    yield attempt
-    attempt["seconds"] = round(time.monotonic() - began, 1)
+    yield
+    attempt |= {"ended": outcome["status"], "seconds": round(time.monotonic() - began, 1)}
     run.record_attempt(number, attempt)
+    if outcome["status"] != "preempted":
+        run.end(outcome)
 
 
 def _write(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The tables of the paper, one file each, and what else the command line can run by name."""
+"""What can be run by name: the tables of the paper, one file each, and files of the user's own."""
 
 import importlib
 import inspect
@@ -20,28 +20,52 @@ _MODULES = {
 
 
 def names() -> list[str]:
-    """The experiments that there are."""
+    """The experiments of the paper."""
     return list(_MODULES)
 
 
 def load(name: str) -> Experiment | Printout:
-    """Returns an experiment by name: a `Printout` if its file has a function ``table``.
+    """Returns an experiment of the paper: a `Printout` if its file has a function ``table``.
 
     Raises:
       InputError: There is none of that name; the message lists those there are.
     """
     if name not in _MODULES:
-        raise InputError(f"unknown experiment {name!r}{did_you_mean(name, _MODULES)}")
-    module: ModuleType = importlib.import_module(f"experiments.tables.{_MODULES[name]}")
-    title, _, description = inspect.getdoc(module).partition("\n")
-    described = {"name": name, "title": title, "description": description.strip()}
+        raise InputError(
+            f"unknown experiment {name!r}{did_you_mean(name, _MODULES)}; a file of your own is "
+            f"named by its path, as in run ./mine.py"
+        )
+    module = importlib.import_module(f"experiments.tables.{_MODULES[name]}")
     if hasattr(module, "table"):
-        return Printout(**described, table=module.table)
+        title, description = documented(module, name)
+        return Printout(name, title, description, module.table)
+    return of_module(module, name, is_of_the_paper=True)
+
+
+def of_module(module: ModuleType, name: str, is_of_the_paper: bool = False) -> Experiment:
+    """The experiment that a module describes.
+
+    It has ``sweep()``, which returns cells. It may have a docstring, of which the first line stands
+    above the table; ``get_config(budget)``, which returns the configuration to start from;
+    ``CLAIMS``, ``REMARKS`` and ``DIFFERENCE``, the fields of an `Experiment`.
+    """
+    from experiments.sweep.budgets import budget
+
+    title, description = documented(module, name)
     return Experiment(
-        **described,
-        get_config=module.get_config,
+        name=name,
+        title=title,
+        description=description,
+        get_config=getattr(module, "get_config", budget),
         cells=tuple(module.sweep()),
-        claims=module.CLAIMS,
-        remarks=module.REMARKS,
+        claims=tuple(getattr(module, "CLAIMS", ())),
+        remarks=tuple(getattr(module, "REMARKS", ())),
         difference=getattr(module, "DIFFERENCE", None),
+        is_of_the_paper=is_of_the_paper,
     )
+
+
+def documented(module: ModuleType, name: str) -> tuple[str, str]:
+    """The first line of a module's docstring, or else a name, and the rest of it."""
+    title, _, description = (inspect.getdoc(module) or name).partition("\n")
+    return title, description.strip()
