@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments.report import markdown
-from experiments.report.claims import judge
+from experiments.report.claims import verdicts
 from experiments.sweep import configuration as configs
 from experiments.sweep.budgets import BUDGETS
 from experiments.sweep.experiment import Cell
@@ -28,13 +28,14 @@ def summary(sweep: Sweep) -> dict[str, Any]:
     counts = cache(partial(_count, sweep))
     cells = [_cell(sweep, cell, counts) for cell in sweep.cells]
     errors = {cell["name"]: cell["errors"] for cell in cells}
+    claims = sweep.experiment.claims
     return {
         "experiment": sweep.experiment.name,
         "data": data.label(sweep.config.data.name),
         "cells": cells,
         "claims": [
-            {"claim": claim.text, "verdict": judge(claim, errors)}
-            for claim in sweep.experiment.claims
+            {"claim": claim.text, "verdict": verdict}
+            for claim, verdict in zip(claims, verdicts(claims, errors), strict=True)
         ],
     }
 
