@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
 
+from experiments.sweep.claim import Claim
 from shufflenet_jax.errors import InputError
 
 
@@ -29,24 +30,6 @@ class Cell:
     column: str
     overrides: Mapping[str, Any] = field(hash=False)
     paper_error: float | None = None
-
-
-Means = Mapping[str, float]
-Contrast = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the paper about a table.
-
-    Attributes:
-      text: The statement.
-      contrasts: Given the mean error of each cell by name, the sums (cell to coefficient) that are
-        all above zero if the statement is true.
-    """
-
-    text: str
-    contrasts: Callable[[Means], Sequence[Contrast]]
 
 
 @dataclass(frozen=True)
