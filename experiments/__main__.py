@@ -137,9 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("name", metavar="NAME", help="as cifar10 or imagenette/320px-v2")
     prepare.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
 
-    cell = add(
-        "cell", commands.cell, "train one run in this process; `run` starts these"
-    )
+    cell = add("cell", commands.cell, "train one run in this process; `run` starts these")
     cell.add_argument("name", metavar="CELL")
     cell.add_argument("--seed", type=_not_negative, default=0, metavar="N")
     add_workdir(cell, True, "directory of the sweep")

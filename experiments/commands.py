@@ -96,7 +96,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     from experiments.report.board import Board
     from experiments.report.table import as_markdown
     from experiments.sweep.launch import dry_run, launch
-    from experiments.sweep.plan import Invalid, Request, default_directory, plan
+    from experiments.sweep.plan import Request, default_directory, plan
 
     request = Request(
         chosen,
@@ -110,12 +110,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
         skip_invalid=options.skip_invalid,
         dry=options.dry_run,
     )
-    try:
-        planned = plan(request)
-    except Invalid as invalid:
-        for name, reason in invalid.reasons.items():
-            print(f"invalid: {name}: {reason}", file=sys.stderr)
-        raise
+    planned = plan(request)
     sweep, runs, engine = planned.sweep, planned.runs, planned.engine
     for note in planned.notes:
         print(f"note: {note}", file=sys.stderr)

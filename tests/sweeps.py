@@ -10,6 +10,7 @@ from runs import differences
 from experiments import tables
 from experiments.sweep import configuration as configs
 from experiments.sweep import workdir
+from experiments.sweep.plan import freeze
 
 ASSIGNMENTS = (
     "network.repeats=1,1,1",
@@ -36,10 +37,11 @@ def configured(*assignments):
     return config
 
 
-def create_sweep(directory, *assignments, name="table3", **options):
-    """Creates a sweep without running it."""
-    chosen = tables.load(name)
-    return workdir.create(chosen, "digits", configured(*assignments), directory, **options)
+def create_sweep(directory, *assignments, name="table3", dry=False, **options):
+    """Creates a sweep without running it; options are of `plan.freeze`."""
+    chosen = tables.load(name) if isinstance(name, str) else name
+    sweep = freeze(chosen, "digits", configured(*assignments), directory, **options)
+    return workdir.begin(sweep, dry=dry)
 
 
 def start(*arguments, **options):

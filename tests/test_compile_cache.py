@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sweeps import ASSIGNMENTS
+from sweeps import ASSIGNMENTS, create_sweep
 
-from experiments import tables
-from experiments.sweep import compile_cache, workdir
-from experiments.sweep import configuration as configs
+from experiments.sweep import compile_cache
 
 
 @pytest.mark.slow
@@ -18,9 +16,7 @@ def test_seeds_of_a_cell_compile_once_and_end_in_the_same_bits(tmp_path):
     cache = tmp_path / "cache"
 
     def trained(name: str, seed: int, **environment: str) -> bytes:
-        config = tables.load("table3").get_config("digits")
-        configs.override(config, ASSIGNMENTS)
-        sweep = workdir.create(tables.load("table3"), "digits", config, tmp_path / name)
+        sweep = create_sweep(tmp_path / name, *ASSIGNMENTS, seeds=2)
         command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--seed", str(seed)]
         done = subprocess.run(
             [*command, "--workdir", tmp_path / name],

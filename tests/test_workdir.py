@@ -14,6 +14,7 @@ from experiments.report import table as report
 from experiments.sweep import configuration as configs
 from experiments.sweep import plan, workdir
 from experiments.sweep.experiment import Experiment
+from experiments.sweep.identity import digest
 from shufflenet_jax import InputError
 
 TRAINED = [name for name in tables.names() if isinstance(tables.load(name), Experiment)]
@@ -25,18 +26,19 @@ def test_a_cell_is_frozen_with_all_that_decides_it(name, tmp_path):
     created = create_sweep(tmp_path, "recipe.epochs=3", name=name)
     opened = workdir.open_sweep(tmp_path)
     for cell in tables.load(name).cells:
-        identity = configs.identity(configs.cell_config(created.config, cell))
+        config = configs.changed(configured("recipe.epochs=3"), cell.overrides)
+        identity = configs.identity(config)
         for sweep in (created, opened):
             frozen = sweep.cell(cell.name)
-            assert configs.identity(configs.cell_config(sweep.config, frozen)) == identity
+            assert sweep.entries[frozen.name].values == identity
             assert (frozen.row, frozen.column) == (cell.row, cell.column)
-            folder = f"{cell.name}-{configs.digest(identity)}"
+            folder = f"{cell.name}-{digest(identity)}"
             assert sweep.run(frozen, 2).directory == tmp_path / "cells" / folder / "seed2"
 
 
 def test_other_cells_have_other_folders():
     cells = tables.load("table3").cells
-    digests = {configs.digest(identity) for _, identity in configs.identities(configured(), cells)}
+    digests = {digest(identity) for _, identity in configs.identities(configured(), cells)}
     assert len(digests) == len(cells)
 
 
@@ -49,12 +51,12 @@ def shrunk_experiment(**changes):
 
 def test_a_sweep_keeps_its_cells_whatever_becomes_of_the_code(tmp_path):
     old = shrunk_experiment(name="gone", overrides={"network.width": 1.5})
-    workdir.create(old, "digits", configured(), tmp_path)
+    create_sweep(tmp_path, name=old)
     (tmp_path / "cells").mkdir()
     opened = workdir.open_sweep(tmp_path)
     assert [cell.name for cell in opened.cells] == [cell.name for cell in old.cells]
-    assert configs.cell_config(opened.config, opened.cell("gone")).network.width == 1.5
-    grown = workdir.create(tables.load("table3"), "digits", configured(), tmp_path)
+    assert opened.values_of(opened.cell("gone"))["network.width"] == 1.5
+    grown = create_sweep(tmp_path)
     assert {cell.name for cell in grown.cells} == {
         "gone",
         *(cell.name for cell in tables.load("table3").cells),
@@ -67,17 +69,17 @@ def test_a_cell_that_the_code_has_changed_is_refused(tmp_path):
     (tmp_path / "cells").mkdir()
     changed = shrunk_experiment(overrides={"network.width": 1.5})
     with pytest.raises(InputError, match=r"1x-g3-noshuffle: network\.shuffle: False, now True"):
-        workdir.create(changed, "digits", configured(), tmp_path)
+        create_sweep(tmp_path, name=changed)
 
 
 def test_what_was_asked_for_adds_up(tmp_path):
     cells = tables.load("table3").cells
-    create_sweep(tmp_path, cells=cells[:2], seeds=3)
+    create_sweep(tmp_path, wanted=[cell.name for cell in cells[:2]], seeds=3)
     (tmp_path / "cells").mkdir()
-    create_sweep(tmp_path, cells=cells[1:3], seeds=1)
+    create_sweep(tmp_path, wanted=[cell.name for cell in cells[1:3]], seeds=1)
     sweep = workdir.open_sweep(tmp_path)
     assert [len(sweep.runs_of(cell)) for cell in sweep.cells] == [3, 3, 1] + [0] * 9
-    assert len(sweep.runs()) == 3 + 3 + 1 + 9  # a cell that was not asked for stands in once
+    assert len(sweep.runs()) == 3 + 3 + 1  # and no cell that was not asked for
 
 
 def test_a_dry_sweep_writes_nothing(tmp_path):
@@ -200,12 +202,20 @@ def test_a_reason_is_shown_as_it_is(tmp_path, capsys):
 
 
 def test_a_network_that_cannot_be_told_is_named(tmp_path):
-    options = {"budget": "digits", "directory": tmp_path, "seeds": 1, "launcher": "local"}
-    options |= {"jobs": None, "dry": True}
-    told = plan.plan("table5", assignments=["network.repeats=1,1,1"], pattern="*_0.5*", **options)
-    assert told.notes == [
+    def told(name, pattern):
+        return plan.plan(
+            plan.Request(
+                tables.load(name),
+                budget="digits",
+                assignments=["network.repeats=1,1,1"],
+                directory=tmp_path,
+                pattern=pattern,
+                dry=True,
+            )
+        ).notes
+
+    assert told("table5", "*_0.5*") == [
         "network.repeats changes nothing in mobilenet_v1_0.5, shufflenet_g3_0.5x_shallow, "
         "which have no such argument"
     ]
-    all_take_it = plan.plan("table3", assignments=["network.repeats=1,1,1"], pattern="*", **options)
-    assert all_take_it.notes == []
+    assert told("table3", "0.25x-g3") == []

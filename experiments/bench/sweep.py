@@ -20,6 +20,7 @@ from experiments import tables
 from experiments.report import markdown
 from experiments.sweep import provenance, workdir
 from experiments.sweep.experiment import Cell
+from experiments.sweep.plan import freeze
 
 CELLS = 10_008
 """Those of Table 3, 834 times."""
@@ -95,7 +96,7 @@ def plan(directory: str, count: int) -> None:
     chosen = dataclasses.replace(tables.load("table3"), cells=tuple(_cells(count)))
     config = chosen.get_config("digits")
     began = perf_counter()
-    sweep = workdir.create(chosen, "digits", config, Path(directory))
+    sweep = workdir.begin(freeze(chosen, "digits", config, Path(directory)))
     todo = [run for run in sweep.runs() if run.status == "missing"]
     print(f"{perf_counter() - began:.1f}")
     assert len(todo) == count

@@ -161,7 +161,9 @@ class _Counts:
         deciding = {
             k: v for k, v in entry.values.items() if k.startswith(("network.", _IMAGE_SIZE))
         }
-        classes = self._sweep.data_of(cell).get("classes", 1000)
+        classes = self._sweep.data_of(cell).get("classes")
+        if classes is None:  # other counts than those of the networks that were trained
+            return dict.fromkeys(_COUNTS)
         key = json.dumps([deciding, classes], sort_keys=True)
         if key not in self._known:
             self._known[key] = self._count(deciding, classes)

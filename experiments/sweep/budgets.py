@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.launchers.ray import Ray
 from experiments.launchers.slurm import Slurm
-from experiments.sweep.configuration import arguments_of
+from experiments.sweep.configuration import arguments_of, settings
 from experiments.sweep.limits import Limits
 from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
 from shufflenet_jax.errors import InputError, did_you_mean
@@ -119,6 +119,11 @@ def budget(name: str) -> ConfigDict:
             "slurm": _defaults(Slurm),
         }
     )
+
+
+def default_settings() -> dict[str, Any]:
+    """What may be another each time that a sweep goes on, as every budget has it."""
+    return settings(budget("digits"))
 
 
 def _defaults(engine: type) -> dict[str, Any]:

@@ -21,7 +21,7 @@ CHANGEABLE = (*_OF_A_RUN, *_OF_ENGINES)
 """Keys, or their beginnings, that may be other ones each time that a sweep goes on."""
 
 
-def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str] = ()) -> None:
+def override(config: ConfigDict, assignments: Iterable[str]) -> None:
     """Applies ``KEY=VALUE`` assignments in place; a value is read as the type it replaces.
 
     ``network.name`` is applied first, as it decides which other keys of the network there are.
@@ -29,18 +29,15 @@ def override(config: ConfigDict, assignments: Iterable[str], swept: Iterable[str
     Args:
       config: The configuration.
       assignments: As from the command line: ``recipe.epochs=30``, ``network.repeats=2,4,2``.
-      swept: Keys that every cell of the experiment sets itself.
 
     Raises:
-      InputError: No such key, a value of another type, or a key that the cells set.
+      InputError: No such key, or a value of another type.
     """
     for assignment in sorted(assignments, key=lambda each: not each.startswith("network.name=")):
         key, equals, text = assignment.partition("=")
         if not equals:
             raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
         assign(config, {key: _parse(key, text, _value(config, key))})
-        if key in swept:
-            raise InputError(f"{key} is set by each cell of this experiment: choose with --cells")
 
 
 def axes(config: ConfigDict, assignments: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -88,7 +85,7 @@ def assign(config: ConfigDict, values: Mapping[str, Any]) -> None:
 def _choose_family(config: ConfigDict, name: str, keep: bool = False) -> None:
     """Gives the network another family's arguments; those that both take keep their values."""
     if name not in FAMILIES:
-        raise InputError(f"unknown network {name!r}{did_you_mean(name, FAMILIES)}")
+        raise InputError(f"unknown network {name!r}; there are {', '.join(FAMILIES)}")
     arguments, old = arguments_of(name), config.network.to_dict()
     kept = {key: old[key] for key in (old if keep else arguments.keys() & old.keys())}
     config.network = ConfigDict({"name": name} | arguments | kept | {"name": name})

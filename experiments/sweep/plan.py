@@ -1,11 +1,15 @@
 """From what a user asked for to a sweep that can start: every mistake is found here, or before."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from experiments import launchers
 from experiments.launchers import Engine
@@ -68,20 +72,17 @@ class Plan:
 
 
 class Invalid(InputError):
-    """Some cells cannot be trained.
-
-    Attributes:
-      reasons: Why, by the name of each.
-    """
+    """Some cells cannot be trained; the message says which, and why."""
 
     def __init__(self, reasons: Mapping[str, str], count: int):
-        name, reason = next(iter(reasons.items()))
-        others = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        cells = defaultdict(list)
+        for name, reason in reasons.items():
+            cells[reason].append(name)
+        listed = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in cells.items())
         super().__init__(
-            f"{len(reasons)} of {count} cells cannot be trained ({name}: {reason}{others}): choose "
-            f"others, or leave them out with --skip-invalid"
+            f"{len(reasons)} of {count} cells cannot be trained ({listed}): choose others, or "
+            f"leave them out with --skip-invalid"
         )
-        self.reasons = reasons
 
 
 def plan(request: Request) -> Plan:
@@ -93,8 +94,8 @@ def plan(request: Request) -> Plan:
     """
     chosen = request.experiment
     config = chosen.get_config(request.budget)
-    swept = {key for cell in chosen.cells for key in cell.overrides}
-    configs.override(config, request.assignments, swept)
+    configs.override(config, request.assignments)
+    _refuse_swept(chosen, config, request.assignments)
     config.data.name = data.resolve(config.data.name)
     settings = configs.settings(config)
     known = list(configs.identities(config, chosen.cells))
@@ -103,7 +104,8 @@ def plan(request: Request) -> Plan:
     networks, invalid = _examined(
         [(cell, {**settings, **values}) for cell, values in known if cell.name in wanted],
         found,
-        all_networks=not chosen.is_of_the_paper or bool(request.assignments),
+        all_networks=not chosen.is_of_the_paper
+        or any(assignment.startswith(_OF_A_NETWORK) for assignment in request.assignments),
     )
     if len(invalid) == len(wanted) and len(reasons := set(invalid.values())) == 1:
         raise InputError(reasons.pop())  # which is of no cell, but of all
@@ -115,19 +117,15 @@ def plan(request: Request) -> Plan:
     engine = launchers.ENGINES[request.launcher].make(
         build.section(settings, request.launcher), request.jobs
     )
-    sweep = Sweep(
-        experiment=chosen.name,
-        title=chosen.title,
-        budget=request.budget,
-        base=configs.identity(config),
-        settings=settings,
-        data={name: each.identity for name, each in found.items()},
-        entries=workdir.entries(known, wanted, request.seeds, networks),
-        directory=request.directory.absolute(),
-        claims=chosen.claims,
-        remarks=chosen.remarks,
-        difference=chosen.difference,
-        caveat=_caveat(chosen, request.budget, config.data.name),
+    sweep = freeze(
+        chosen,
+        request.budget,
+        config,
+        request.directory,
+        wanted=wanted,
+        seeds=request.seeds,
+        identities={name: each.identity for name, each in found.items()},
+        networks=networks,
     )
     sweep = workdir.begin(sweep, dry=request.dry)
     if not request.dry:
@@ -144,6 +142,58 @@ def plan(request: Request) -> Plan:
             *engine.notes(),
         ],
     )
+
+
+def freeze(
+    experiment: Experiment,
+    budget: str,
+    config: ConfigDict,
+    directory: Path,
+    *,
+    wanted: Iterable[str] | None = None,
+    seeds: int = 1,
+    identities: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    networks: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Sweep:
+    """Returns the sweep of an experiment as a manifest has it; `workdir.begin` writes it.
+
+    Args:
+      experiment: What is swept.
+      budget: The setting that its configuration started from.
+      config: The configuration.
+      directory: The sweep's.
+      wanted: Names of the cells that are asked for; all if None.
+      seeds: How many of each.
+      identities: Of data sets, by name.
+      networks: What `build.measure` says of networks, by cell.
+    """
+    names = [cell.name for cell in experiment.cells] if wanted is None else wanted
+    return Sweep(
+        experiment=experiment.name,
+        title=experiment.title,
+        budget=budget,
+        base=configs.identity(config),
+        settings=configs.settings(config),
+        data=identities,
+        entries=workdir.entries(
+            configs.identities(config, experiment.cells), names, seeds, networks
+        ),
+        directory=directory.absolute(),
+        claims=experiment.claims,
+        remarks=experiment.remarks,
+        difference=experiment.difference,
+        caveat=_caveat(experiment, budget, config.data.name),
+    )
+
+
+def _refuse_swept(experiment: Experiment, config: ConfigDict, assignments: Sequence[str]) -> None:
+    """Refuses to set what every cell sets itself."""
+    swept = {key for cell in experiment.cells for key in cell.overrides}
+    for key in (assignment.partition("=")[0] for assignment in assignments):
+        if key in swept:
+            # Says so if the value is wrong in any experiment.
+            build.network_of(configs.identity(config), num_classes=2)
+            raise InputError(f"{key} is set by each cell of this experiment: choose with --cells")
 
 
 def _found(cells: Iterable[Values], settings: Values) -> dict[str, Found]:

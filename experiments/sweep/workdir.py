@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweep import configuration as configs
-from experiments.sweep.experiment import Cell, Claim, matching
+from experiments.sweep.budgets import default_settings
+from experiments.sweep.claim import Claim
+from experiments.sweep.experiment import Cell, matching
 from experiments.sweep.identity import Values, delta, differences, digest, merged
 from experiments.sweep.run import Run
 from shufflenet_jax.errors import InputError
@@ -108,7 +110,7 @@ class Sweep:
         Raises:
           InputError: No such key, or one that is frozen.
         """
-        settings = {**configs.default_settings(), **self.settings}
+        settings = {**default_settings(), **self.settings}
         configs.override_settings(settings, assignments)
         return replace(self, settings=settings)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from experiments import tables
+from experiments.sweep.claim import names_of
 from experiments.sweep.experiment import Cell, Experiment
 from shufflenet_jax import zoo
 from shufflenet_jax.errors import InputError
@@ -119,5 +120,6 @@ def _check(path: Path, experiment: Experiment) -> None:
         )
     names = {cell.name for cell in experiment.cells}
     for claim in experiment.claims:
-        for cell in sorted(claim.cells - names):
-            must(False, f"a claim is about {cell}, but there is no such cell")
+        terms = (term for contrast in claim.contrasts for term in contrast)
+        for name in sorted({name for term in terms for name in names_of(term)} - names):
+            must(False, f"a claim is about {name}, but there is no such cell")

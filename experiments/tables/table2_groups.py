@@ -9,33 +9,23 @@ Expect:  Every cell below 10% error on digits. Digits is far too easy to tell th
          python -m experiments run table2 --budget paper --workdir runs/table2-paper
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 
-from ml_collections import ConfigDict
-
-from experiments.sweep.budgets import budget
 from experiments.sweep.claim import Claim, Term
 from experiments.sweep.experiment import Cell
+from experiments.sweep.grid import grid
 from experiments.tables import paper, remarks
 
 
-def get_config(name: str = "digits") -> ConfigDict:
-    """The configuration that every cell starts from."""
-    return budget(name)
-
-
-def sweep() -> Iterator[Cell]:
+def sweep() -> tuple[Cell, ...]:
     """Three widths, five group counts."""
-    for width, errors in paper.TABLE2_ERRORS.items():
-        for groups, error in errors.items():
-            yield Cell(
-                name=_name(width, groups),
-                row=f"ShuffleNet {width:g}x",
-                column=f"g={groups}",
-                overrides={"network.width": width, "network.groups": groups},
-                paper_error=error,
-            )
+    return grid(
+        {"network.width": tuple(paper.TABLE2_ERRORS), "network.groups": tuple(paper.TABLE1_MFLOPS)},
+        name=_name,
+        row=lambda width, _: f"ShuffleNet {width:g}x",
+        column=lambda _, groups: f"g={groups}",
+        paper_error=lambda width, groups: paper.TABLE2_ERRORS[width][groups],
+    )
 
 
 def _name(width: float, groups: int) -> str:

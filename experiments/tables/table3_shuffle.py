@@ -9,38 +9,28 @@ Expect:  Every cell below 10% error on digits. Digits is far too easy to tell th
          python -m experiments run table3 --budget paper --workdir runs/table3-paper
 """
 
-from collections.abc import Iterator
-
-from ml_collections import ConfigDict
-
-from experiments.sweep.budgets import budget
 from experiments.sweep.claim import Claim, Term
 from experiments.sweep.experiment import Cell
+from experiments.sweep.grid import grid
 from experiments.tables import paper, remarks
 
 DIFFERENCE = ("off", "on")
 
-
-def get_config(name: str = "digits") -> ConfigDict:
-    """The configuration that every cell starts from."""
-    return budget(name)
+_COLUMNS = {False: "off", True: "on"}
 
 
-def sweep() -> Iterator[Cell]:
+def sweep() -> tuple[Cell, ...]:
     """Three widths, two group counts, shuffle off and on."""
-    for (width, groups), errors in paper.TABLE3_ERRORS.items():
-        for column, shuffle in (("off", False), ("on", True)):
-            yield Cell(
-                name=_name(width, groups, shuffle),
-                row=f"ShuffleNet {width:g}x (g={groups})",
-                column=column,
-                overrides={
-                    "network.width": width,
-                    "network.groups": groups,
-                    "network.shuffle": shuffle,
-                },
-                paper_error=errors[column],
-            )
+    widths, groups = (tuple(dict.fromkeys(each)) for each in zip(*paper.TABLE3_ERRORS, strict=True))
+    return grid(
+        {"network.width": widths, "network.groups": groups, "network.shuffle": (False, True)},
+        name=_name,
+        row=lambda width, groups, _: f"ShuffleNet {width:g}x (g={groups})",
+        column=lambda width, groups, shuffle: _COLUMNS[shuffle],
+        paper_error=lambda width, groups, shuffle: paper.TABLE3_ERRORS[width, groups][
+            _COLUMNS[shuffle]
+        ],
+    )
 
 
 def _name(width: float, groups: int, shuffle: bool) -> str:

@@ -13,9 +13,6 @@ Expect:  Errors of 1 to 7 percent on digits, but for VGG-like, whose 32 convolut
 from collections.abc import Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from experiments.sweep.budgets import budget
 from experiments.sweep.claim import Claim
 from experiments.sweep.experiment import Cell
 from experiments.tables import paper, remarks
@@ -28,11 +25,6 @@ COLUMNS = {
     "resnext": "ResNeXt",
     "shufflenet": "ShuffleNet",
 }
-
-
-def get_config(name: str = "digits") -> ConfigDict:
-    """The configuration that every cell starts from."""
-    return budget(name)
 
 
 def sweep() -> Iterator[Cell]:

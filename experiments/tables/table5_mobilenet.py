@@ -13,9 +13,6 @@ Expect:  Errors of 2 to 8 percent on digits, which is far too easy to tell the c
 from collections.abc import Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from experiments.sweep.budgets import budget
 from experiments.sweep.claim import Claim
 from experiments.sweep.experiment import Cell
 from experiments.tables import paper, remarks
@@ -52,11 +49,6 @@ ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "shallow": ("shufflenet_g3_0.5x_shallow", {"network.name": "shufflenet_shallow"}),
     },
 }
-
-
-def get_config(name: str = "digits") -> ConfigDict:
-    """The configuration that every cell starts from."""
-    return budget(name)
 
 
 def sweep() -> Iterator[Cell]:
