@@ -42,10 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Reproduces the tables of the ShuffleNet V1 paper.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, command, summary: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        added = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         added.set_defaults(command=command)
         return added
 

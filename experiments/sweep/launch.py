@@ -9,9 +9,12 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from experiments.launchers import HELD, PREEMPTED, Command, Engine, Job
 from experiments.sweep import configuration as configs
+from experiments.sweep.budgets import default_settings
+from experiments.sweep.build import limits_of
 from experiments.sweep.limits import stalled
 from experiments.sweep.run import ENDED, Run
 from experiments.sweep.workdir import Sweep
@@ -37,13 +40,22 @@ ignore the variable.
 """
 
 
-def options_of(engine: Engine, sweep: Sweep) -> list[str]:
-    """What the command of every run is told: keys that are not as the budget has them."""
-    usual = sweep.experiment.get_config(sweep.budget)
-    changed = sorted(
-        set(configs.machine_assignments(sweep.config)) - set(configs.machine_assignments(usual))
-    )
-    options = [f"--config.{assignment}" for assignment in changed]
+def options_of(engine: Engine, sweep: Sweep, networks: Path | None = None) -> list[str]:
+    """What the command of every run is told: settings that are not the usual ones, and more.
+
+    Args:
+      engine: What runs the commands.
+      sweep: The sweep.
+      networks: The file that defines networks of the user's own.
+    """
+    usual = default_settings()
+    options = [
+        f"--config.{key}={value}"
+        for key, value in sorted(configs.of_a_run(sweep.settings).items())
+        if usual[key] != value
+    ]
+    if networks is not None:
+        options = ["--networks", str(networks), *options]
     return ["--distributed", *options] if engine.distributed else options
 
 
@@ -53,16 +65,20 @@ def argv_of(sweep: Sweep, run: Run, options: Sequence[str] = ()) -> list[str]:
     return [sys.executable, "-m", "experiments", *arguments, *options]
 
 
-def dry_run(engine: Engine, sweep: Sweep, runs: Iterable[Run]) -> str:
+def dry_run(engine: Engine, sweep: Sweep, runs: Iterable[Run], networks: Path | None = None) -> str:
     """What `launch` would start, a line a run: its name, how it stands, and its command."""
-    options = options_of(engine, sweep)
+    options = options_of(engine, sweep, networks)
     return "\n".join(
         f"{run.name}  {run.status}  {shlex.join(argv_of(sweep, run, options))}" for run in runs
     )
 
 
 def launch(
-    engine: Engine, sweep: Sweep, runs: Sequence[Run], on_change: Callable[[], None]
+    engine: Engine,
+    sweep: Sweep,
+    runs: Sequence[Run],
+    on_change: Callable[[], None],
+    networks: Path | None = None,
 ) -> None:
     """Trains runs; returns when each has ended, or the sweep was asked to stop.
 
@@ -73,8 +89,9 @@ def launch(
       sweep: The sweep that the runs are of.
       runs: What to train, in this order.
       on_change: Called a few times a second, to show how things stand.
+      networks: The file that defines networks of the user's own.
     """
-    work = _Work(engine, sweep, runs)
+    work = _Work(engine, sweep, runs, networks)
     try:
         while work.remains and not sweep.is_stopping:
             work.advance()
@@ -88,10 +105,10 @@ def launch(
 class _Work:
     """Runs that wait, and runs that were given to the engine."""
 
-    def __init__(self, engine: Engine, sweep: Sweep, runs: Sequence[Run]):
+    def __init__(self, engine: Engine, sweep: Sweep, runs: Sequence[Run], networks: Path | None):
         self._engine, self._sweep = engine, sweep
-        self._options = options_of(engine, sweep)
-        self._retries = configs.limits_of(sweep.config).retries
+        self._options = options_of(engine, sweep, networks)
+        self._retries = limits_of(sweep.settings).retries
         self._waiting = deque(runs)
         self._later: list[tuple[float, Run]] = []  # with the time from which they wait again
         self._active: dict[Run, Job] = {}

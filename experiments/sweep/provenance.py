@@ -1,5 +1,6 @@
 """What a result depends on beside its configuration: the processor, versions, and the code."""
 
+import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -26,6 +27,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def file(path: Path) -> dict[str, str]:
+    """The name of a file, and its SHA-256."""
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def commit() -> str | None:

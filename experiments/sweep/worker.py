@@ -52,7 +52,12 @@ _MAY_PASS = (
 )
 
 
-def train(sweep: Sweep, run: Run, interruption: Callable[[], bool] = lambda: False) -> str:
+def train(
+    sweep: Sweep,
+    run: Run,
+    interruption: Callable[[], bool] = lambda: False,
+    networks: Path | None = None,
+) -> str:
     """Trains a run to its end, unless it has one; returns its status, or "preempted".
 
     Where JAX knows several processes, all of them call it; the lead one holds the lock and writes.
@@ -61,6 +66,7 @@ def train(sweep: Sweep, run: Run, interruption: Callable[[], bool] = lambda: Fal
       sweep: The sweep.
       run: What to train.
       interruption: Whether the process was asked to end.
+      networks: The file that defines networks of the user's own, for the record.
 
     Raises:
       Held: Another process is training it.
@@ -76,7 +82,7 @@ def train(sweep: Sweep, run: Run, interruption: Callable[[], bool] = lambda: Fal
             _check_configuration(run, sweep.entries[run.cell.name].values)
             run.reopen()
         outcome: dict[str, Any] = {}
-        with _attempt(run, outcome), _ending(run, outcome):
+        with _attempt(run, outcome, networks), _ending(run, outcome):
             dataset = _data(sweep, run, values).open()
             with _watch(run, values) as alive:
 
@@ -258,7 +264,7 @@ def _passes(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _attempt(run: Run, outcome: dict[str, Any]) -> Iterator[None]:
+def _attempt(run: Run, outcome: dict[str, Any], networks: Path | None) -> Iterator[None]:
     """Records where, when and with what this process trains, and at the end what came of it."""
     if not is_lead():
         yield
@@ -276,6 +282,8 @@ def _attempt(run: Run, outcome: dict[str, Any]) -> Iterator[None]:
         "versions": provenance.versions(_PACKAGES),
         **provenance.code(),
     }
+    if networks is not None:
+        attempt["networks"] = provenance.file(networks)
     run.record_attempt(number, attempt)
     yield
     attempt |= {"ended": outcome["status"], "seconds": round(time.monotonic() - began, 1)}

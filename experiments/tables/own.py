@@ -64,11 +64,6 @@ def load(path: Path) -> Experiment:
     return experiment
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, for the record."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _imported(path: Path) -> ModuleType:
     path = path.expanduser().absolute()
     if not path.is_file():
