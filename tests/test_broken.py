@@ -241,7 +241,7 @@ def test_corrupt_images(tmp_path, drill):
     assert result["status"] == "failed"
     reason = result["reason"].removeprefix("InputError: ")
     (named,) = (name for name in NAMES["train"] if name in reason)
-    assert reason == f"cannot read image {named}: not an intact JPEG or PNG"
+    assert reason == f"cannot read image {named}: not an intact JPEG, PNG, WebP or BMP"
     ends(cell("error", *skip))
 
     # Over the budget: 2 of 40 are allowed, then 3.

@@ -20,7 +20,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from shufflenet_jax import data
-from shufflenet_jax.data.preprocess import decode, eval_image, train_image
+from shufflenet_jax.data.decode import MOST_PIXELS, BrokenImage, decode
+from shufflenet_jax.data.digits import Digits
+from shufflenet_jax.data.preprocess import eval_image, train_image
 from shufflenet_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -151,17 +153,17 @@ def test_data_dir_defaults_to_tfds_own(digits_dir, monkeypatch):
     assert data.load("digits").train.directory == digits_dir / "digits" / "1.0.0"
 
 
-@pytest.mark.parametrize("call", [data.load, data.check, data.prepare])
+@pytest.mark.parametrize("call", [data.load, data.find, data.prepare])
 def test_data_dir_that_cannot_be_written(tmp_path, call):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"digits cannot be prepared.*file"):
         call("digits", tmp_path / "file" / "below")
 
 
-def test_importing_and_checking_touches_neither_device_nor_tensorflow(tmp_path):
+def test_importing_and_finding_touches_neither_device_nor_tensorflow(tmp_path):
     program = (
         "import sys; from pathlib import Path; from shufflenet_jax import data;"
-        "data.check('digits', Path(sys.argv[1]));"
+        "assert data.find('digits', Path(sys.argv[1])).identity['train'] == 1348;"
         "heavy = {'tensorflow', 'tensorflow_datasets', 'grain', 'sklearn'} & sys.modules.keys();"
         "assert not heavy, heavy"
     )
@@ -180,9 +182,8 @@ GOOD = ("train/cat/b.JPG", "train/cat/a.png", "train/dog/c.jpeg", "val/cat/d.PNG
 def test_folder_is_read_byte_by_byte_in_order(tmp_path):
     root = write_folder(tmp_path / "pets", *GOOD, "train/dog/nested/f.jpg", "train/cat/.hidden.jpg")
     (root / "train" / "cat" / "notes.txt").write_text("not an image")
-    data.check(f"folder:{root}", tmp_path / "data")
-    assert not (tmp_path / "data").exists()
     dataset = data.load(f"folder:{root}", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
     assert dataset.name == f"folder:{root}"
     assert dataset.class_names == ("cat", "dog")
     expected = [("train/cat/a.png", 0), ("train/cat/b.JPG", 0), ("train/dog/c.jpeg", 1)]
@@ -200,31 +201,44 @@ def test_folder_prefers_val_to_test(tmp_path):
     assert data.load(f"folder:{root}", tmp_path).test[0]["key"] == "test/cat/d.PNG"
 
 
-def test_changed_folder_is_prepared_anew(tmp_path):
+def test_a_changed_folder_is_another_data_set(tmp_path):
     root = write_folder(tmp_path / "pets", *GOOD)
-    before = data.load(f"folder:{root}", tmp_path)
+    found = [data.find(f"folder:{root}")]
     path = root / "train" / "cat" / "a.png"
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    touched = data.load(f"folder:{root}", tmp_path)
-    assert touched.train.directory != before.train.directory
+    found.append(data.find(f"folder:{root}"))
     write_folder(root, "train/dog/z.jpg")
-    grown = data.load(f"folder:{root}", tmp_path)
-    assert (len(before.train), len(touched.train), len(grown.train)) == (3, 3, 4)
+    found.append(data.find(f"folder:{root}"))
+    (root / "train" / "dog" / "z.jpg").rename(root / "train" / "cat" / "z.jpg")
+    found.append(data.find(f"folder:{root}"))
+    assert [each.identity["train"] for each in found] == [3, 3, 4, 4]
+    assert len({each.identity["fingerprint"] for each in found}) == 4
+    with pytest.raises(InputError, match=r"train/cat/a\.png has changed since it was found"):
+        everything(found[0].open().train)
+    with pytest.raises(InputError, match=r"train/dog/z\.jpg has gone since it was found"):
+        everything(found[2].open().train)
 
 
-def test_moved_folder_and_moved_data_dir_are_not_prepared_anew(tmp_path):
-    root = write_folder(tmp_path / "pets", *GOOD)
-    before = everything(data.load(f"folder:{root}", tmp_path / "data").train)
-    root.rename(tmp_path / "moved")
-    (tmp_path / "data").rename(tmp_path / "data2")
-    (prepared,) = (tmp_path / "data2" / "folder").iterdir()
-    dataset = data.load(f"folder:{tmp_path / 'moved'}", tmp_path / "data2")
-    assert list((tmp_path / "data2" / "folder").iterdir()) == [prepared]
-    assert everything(dataset.train) == before
+def test_a_moved_folder_is_the_same_data_set(tmp_path):
+    root = write_folder(tmp_path / "here" / "pets", *GOOD)
+    before = data.find(f"folder:{root}")
+    expected = everything(before.open().train)
+    root.parent.rename(tmp_path / "there")
+    after = data.find(f"folder:{tmp_path / 'there' / 'pets'}")
+    assert after.identity == before.identity
+    assert json.loads(json.dumps(after.identity)) == {
+        "name": "folder:pets",
+        "version": "",
+        "fingerprint": before.identity["fingerprint"],
+        "train": 3,
+        "test": 2,
+        "classes": 2,
+    }
+    assert everything(after.open().train) == expected
 
 
-@pytest.mark.parametrize("call", [data.load, data.check])
+@pytest.mark.parametrize("call", [data.load, data.find])
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -325,7 +339,7 @@ def test_prepare_leaves_alone_what_is_prepared(stripes_dir):
     data.prepare("stripes", stripes_dir)
 
 
-@pytest.mark.parametrize("call", [data.load, data.check])
+@pytest.mark.parametrize("call", [data.load, data.find])
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -343,7 +357,7 @@ def test_tfds_mistakes(stripes_dir, call, name, message):
         call(name, stripes_dir)
 
 
-@pytest.mark.parametrize("call", [data.load, data.check])
+@pytest.mark.parametrize("call", [data.load, data.find])
 def test_other_file_format(stripes_dir, tmp_path, call):
     shutil.copytree(stripes_dir, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "stripes" / "wide-v2" / "1.10.0" / "dataset_info.json"

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from shufflenet_jax.data.broken import Skipped
+from shufflenet_jax.data.dataset import Example, Examples
+from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.preprocess import Preprocessing, eval_image, train_image
-from shufflenet_jax.data.sources import Example, Examples
 from shufflenet_jax.errors import InputError
 
 # grain is imported where it is used: it takes 0.7 s.
@@ -59,8 +60,10 @@ class Share(NamedTuple):
         """Images in the part.
 
         Raises:
-          InputError: The parts would not be equal.
+          InputError: There would be none, or the parts would not be equal.
         """
+        if batch_size < 1:
+            raise InputError(f"batch size is {batch_size}, but must be at least 1")
         if batch_size % self.count:
             raise InputError(f"batch size {batch_size} does not divide into {self.count} parts")
         return batch_size // self.count
@@ -95,14 +98,15 @@ def train_batches(
       share: The part of each batch to make; no other image is read.
 
     Raises:
-      InputError: A batch is larger than the data set. While iterating: an image is broken, or
-        more are than `skipped` allows.
+      InputError: A batch is larger than the data set, or it does not divide. While iterating: an
+        image cannot be read, or more are broken than `skipped` allows.
     """
     import grain
 
+    size = share.size(batch_size)
     if batch_size > len(examples):
         raise InputError(f"batch size {batch_size} exceeds the {len(examples)} training images")
-    size = share.size(batch_size)
+    _check_workers(num_workers)
     dataset = (
         grain.MapDataset.source(examples)
         .seed(seed)
@@ -134,22 +138,34 @@ def eval_batches(
       share: The part of each batch to make; there are as many of each part as of any other.
 
     Raises:
-      InputError: While iterating: an image is broken, or more are than `skipped` allows.
+      InputError: A batch does not divide. While iterating: an image cannot be read, or more are
+        broken than `skipped` allows.
     """
     import grain
 
     size = share.size(batch_size)
+    _check_workers(num_workers)
     dataset = (
         grain.MapDataset.source(examples)
         .map(functools.partial(_eval_example, preprocessing, skipped is not None))
         .batch(size, batch_fn=functools.partial(_batch, size))
     )
     parts = dataset[share.index :: share.count]
-    yield from _iterate(parts, num_workers, skipped)
     # Of the last batch, there may be no images left for this share.
     shape = (size, preprocessing.image_size, preprocessing.image_size, 3)
-    for _ in range(-(-len(examples) // batch_size) - len(parts)):
-        yield Batch(np.zeros(shape, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
+    empty = Batch(np.zeros(shape, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
+    missing = -(-len(examples) // batch_size) - len(parts)
+    return _followed(_iterate(parts, num_workers, skipped), [empty] * missing)
+
+
+def _followed(batches: Iterator[Batch], more: Sequence[Batch]) -> Iterator[Batch]:
+    yield from batches
+    yield from more
+
+
+def _check_workers(num_workers: int) -> None:
+    if num_workers < 0:
+        raise InputError(f"num_workers is {num_workers}, but must be at least 0")
 
 
 def _train_example(
@@ -171,7 +187,7 @@ def _sample(
 ) -> _Sample:
     try:
         image = read(preprocessing, example["image"], example["key"])
-    except InputError:
+    except BrokenImage:
         if not skip:
             raise
         size = preprocessing.image_size
