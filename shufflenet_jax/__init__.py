@@ -25,6 +25,7 @@ from shufflenet_jax.models.squeezenet import Fire, squeezenet
 from shufflenet_jax.models.structures import structure
 from shufflenet_jax.models.vgg import vgg16
 from shufflenet_jax.ops import channel_shuffle, depthwise, grouped_pointwise, no_shuffle
+from shufflenet_jax.trained import Trained, load_trained
 from shufflenet_jax.units import (
     BottleneckUnit,
     PlainUnit,
@@ -51,6 +52,7 @@ __all__ = [
     "SparseConv",
     "SqueezeExcitation",
     "Stem",
+    "Trained",
     "Unit",
     "abstract",
     "alexnet",
@@ -62,6 +64,7 @@ __all__ = [
     "googlenet",
     "grouped_pointwise",
     "lenet5",
+    "load_trained",
     "mobilenet_v1",
     "mobilenet_v2",
     "no_shuffle",
