@@ -1,38 +1,32 @@
-"""Convolutions that are not depthwise, as matrix products and dense convolutions."""
-
-from functools import partial
+"""Convolutions larger than 1x1 that are not depthwise, as dense convolutions or matrix products."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from shufflenet_jax.chwn.direct import direct_conv
-from shufflenet_jax.chwn.fusion import alone
+from shufflenet_jax.chwn import direct
+from shufflenet_jax.chwn.fusion import CompiledApart
+from shufflenet_jax.chwn.gradient import WithGradient
 from shufflenet_jax.chwn.layout import from_nhwc, to_nhwc
 from shufflenet_jax.chwn.window import Window
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dense_conv(x: Array, kernel: Array, window: Window) -> Array:
-    """A convolution without groups: XLA's own, but for the gradient of the kernel."""
-    return direct_conv(x, kernel, window, groups=1)
+def _conv(x: Array, kernel: Array, *, window: Window) -> Array:
+    return direct.conv(x, kernel, window)
 
 
-def _dense_conv_forward(x: Array, kernel: Array, window: Window):
-    return dense_conv(x, kernel, window), (x, kernel)
+def _forward(x: Array, kernel: Array, *, window: Window):
+    return _conv(x, kernel, window=window), (x, kernel)
 
 
-def _dense_conv_backward(window: Window, saved: tuple[Array, Array], dy: Array):
+def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window):
     x, kernel = saved
-    _, gradient_of = jax.vjp(lambda x: direct_conv(x, kernel, window, groups=1), x)
-    return *gradient_of(dy), _dense_kernel_gradient(x, dy, window).astype(kernel.dtype)
+    _, gradient_of = jax.vjp(lambda x: _conv(x, kernel, window=window), x)
+    return *gradient_of(dy), _kernel_gradient(x, dy, window).astype(kernel.dtype)
 
 
-dense_conv.defvjp(_dense_conv_forward, _dense_conv_backward)
-
-
-def _dense_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
+def _kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
     """Returns (k, k, i, o): one matrix product a row of taps, of their shifts stacked, with dy."""
     size, shifts = window.size, list(window.shifts(x))
     rows = [jnp.concatenate(shifts[start : start + size]) for start in range(0, size**2, size)]
@@ -46,6 +40,10 @@ def _dense_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
         for row in rows
     ]
     return jnp.stack(products).reshape(size, size, x.shape[0], dy.shape[0])
+
+
+conv = WithGradient(_conv, _forward, _backward, plain=_conv)
+"""A convolution without groups: XLA's own, but for the gradient of the kernel."""
 
 
 def conv_by_groups(x: Array, kernel: Array, window: Window, groups: int) -> Array:
@@ -67,7 +65,7 @@ def conv_by_groups(x: Array, kernel: Array, window: Window, groups: int) -> Arra
     return from_nhwc(jnp.concatenate(parts, -1))
 
 
-def matmul_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
+def matmul_of_shifts(x: Array, kernel: Array, *, window: Window) -> Array:
     """A convolution as the k k shifts of its input stacked, then one matrix product."""
     out_channels = kernel.shape[-1]
     columns = jnp.concatenate(list(window.shifts(x)))
@@ -80,17 +78,19 @@ def conv_of_few_channels(x: Array, kernel: Array, window: Window) -> Array:
 
     The gradient of the kernel is a matrix product with all shifts of the image anyway.
     """
-    product = partial(matmul_of_shifts, window=window)
     if kernel.size // kernel.shape[-1] > 27:
-        return product(x, kernel)
-    return alone(partial(_sum_of_shifts, window=window), product)(x, kernel)
+        return matmul_of_shifts(x, kernel, window=window)
+    return _conv_of_image(x, kernel, window=window)
 
 
-def _sum_of_shifts(x: Array, kernel: Array, window: Window) -> Array:
-    """A convolution as one multiply-add for each tap and input channel."""
+def _sum_of_shifts(x: Array, kernel: Array, *, window: Window) -> Array:
+    """One multiply-add for each tap and input channel."""
     taps = kernel.reshape(-1, *kernel.shape[2:])
     return sum(
         weights.reshape(-1, 1, 1, 1) * channel
         for shift, tap in zip(window.shifts(x), taps, strict=True)
         for channel, weights in zip(jnp.split(shift, len(x)), tap, strict=True)
     )
+
+
+_conv_of_image = CompiledApart(_sum_of_shifts, differentiated=matmul_of_shifts)

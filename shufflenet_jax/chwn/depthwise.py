@@ -1,31 +1,32 @@
 """Depthwise convolutions as multiply-adds of shifted images, and their gradients."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from shufflenet_jax.chwn import direct
+from shufflenet_jax.chwn.fusion import CompiledApart
+from shufflenet_jax.chwn.gradient import WithGradient
 from shufflenet_jax.chwn.window import Window
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def shifted_depthwise(x: Array, kernel: Array, window: Window) -> Array:
-    """A depthwise convolution: k k shifted images, each times one weight a channel."""
-    return sum(shift * tap for shift, tap in zip(window.shifts(x), _taps(kernel), strict=True))
+def _sum_of_shifts(x: Array, kernel: Array, *, window: Window) -> Array:
+    """k k shifted images, each times one weight a channel."""
+    taps = kernel.reshape(-1, kernel.shape[-1], 1, 1, 1)
+    return sum(shift * tap for shift, tap in zip(window.shifts(x), taps, strict=True))
 
 
-def _shifted_depthwise_forward(x: Array, kernel: Array, window: Window):
-    return shifted_depthwise(x, kernel, window), (x, kernel)
+def _forward(x: Array, kernel: Array, *, window: Window):
+    return _sum_of_shifts(x, kernel, window=window), (x, kernel)
 
 
-def _shifted_depthwise_backward(window: Window, saved: tuple[Array, Array], dy: Array):
+def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window):
     x, kernel = saved
     if window.stride == 1:
         before, after = (window.size - 1 - edge for edge in window.padding)
-        dx = shifted_depthwise(dy, kernel[::-1, ::-1], Window(window.size, 1, (before, after)))
+        mirrored = Window(window.size, 1, (before, after))
+        dx = _sum_of_shifts(dy, kernel[::-1, ::-1], window=mirrored)
     else:
         # One row and one column of zeros more, for the taps that there are not.
         taps = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0)))
@@ -35,13 +36,10 @@ def _shifted_depthwise_backward(window: Window, saved: tuple[Array, Array], dy: 
             return dy * weights[:, None, :, None, :, None]
 
         dx = window.unshift(weigh, (dy,), x.shape)
-    return dx, _depthwise_kernel_gradient(x, dy, window).astype(kernel.dtype)
+    return dx, _kernel_gradient(x, dy, window).astype(kernel.dtype)
 
 
-shifted_depthwise.defvjp(_shifted_depthwise_forward, _shifted_depthwise_backward)
-
-
-def _depthwise_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
+def _kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
     """Returns (k, k, c): tap (i, j) sums x[s p + i, s q + j] dy[p, q] over p, q and the batch.
 
     For each j, a matrix product of all rows of x, moved by j, with all rows of dy; the rows that
@@ -69,6 +67,11 @@ def _depthwise_kernel_gradient(x: Array, dy: Array, window: Window) -> Array:
     return jnp.stack(sums).swapaxes(1, 2)
 
 
-def _taps(kernel: Array) -> Array:
-    """The k k weights of a depthwise kernel, each (c, 1, 1, 1)."""
-    return kernel.reshape(-1, kernel.shape[-1], 1, 1, 1)
+def _direct(x: Array, kernel: Array, *, window: Window) -> Array:
+    return direct.conv(x, kernel[:, :, None], window, groups=len(x))
+
+
+depthwise = CompiledApart(
+    _sum_of_shifts, WithGradient(_sum_of_shifts, _forward, _backward, plain=_direct)
+)
+"""A depthwise convolution of (c, h, w, b) with a kernel of (k, k, c)."""

@@ -1,4 +1,4 @@
-"""The layout used inside, (c, h, w, b), and the public one, (b, h, w, c)."""
+"""The layout used inside, (c, h, w, b), the public one, (b, h, w, c), and weights by group."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,3 +17,10 @@ def to_nhwc(x: Float[Array, "c h w b"]) -> Float[Array, "b h w c"]:
 def per_channel(values: Float[Array, " c"]) -> Float[Array, "c 1 1 1"]:
     """One value a channel, shaped to be added to or multiplied with (c, h, w, b)."""
     return values.reshape(-1, 1, 1, 1)
+
+
+def by_group(kernel: Float[Array, "1 1 i o"], groups: int) -> Float[Array, "g o2 i"]:
+    """Orders the weights of a 1x1 convolution as `pointwise` takes them, with o2 = o / g."""
+    in_channels, out_channels = kernel.shape[2:]
+    weights = kernel.reshape(in_channels, groups, out_channels // groups)
+    return jnp.transpose(weights, (1, 2, 0))

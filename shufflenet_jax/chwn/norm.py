@@ -1,26 +1,23 @@
 """Batch normalisation as one multiply-add an element, backward too."""
 
 import math
-from functools import partial
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from shufflenet_jax.chwn import direct
 from shufflenet_jax.chwn.direct import mean_over
+from shufflenet_jax.chwn.gradient import WithGradient
 from shufflenet_jax.chwn.layout import per_channel
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def affine_batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None):
-    """Batch normalisation as one multiply-add an element, backward too."""
-    return _affine_batch_norm_forward(x, scale, bias, epsilon, axis_name)[0]
+def _normalise(*arrays: Array, **options: Any):
+    return _forward(*arrays, **options)[0]
 
 
-def _affine_batch_norm_forward(
-    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
-):
+def _forward(x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None):
     count = x.size // x.shape[0]
     mean = mean_over(axis_name, _sum_per_channel(x) / count)
     var = mean_over(axis_name, _sum_per_channel(x, x) / count) - jnp.square(mean)
@@ -31,8 +28,12 @@ def _affine_batch_norm_forward(
     return (y, mean, var), (x, scale, mean, deviation)
 
 
-def _affine_batch_norm_backward(
-    epsilon: float, axis_name: str | None, saved: tuple[Array, ...], cotangents
+def _backward(
+    saved: tuple[Array, ...],
+    cotangents: tuple[Array, ...],
+    *,
+    epsilon: float,
+    axis_name: str | None,
 ):
     del epsilon
     x, scale, mean, deviation = saved
@@ -45,17 +46,26 @@ def _affine_batch_norm_backward(
     gain = scale * deviation
     slope = -gain * deviation * mean_over(axis_name, dscale) / count
     offset = -gain * mean_over(axis_name, dbias) / count - slope * mean
-    dx = per_channel(gain).astype(x.dtype) * dy + _affine(x, slope, offset)
-    return dx, dscale, dbias
-
-
-affine_batch_norm.defvjp(_affine_batch_norm_forward, _affine_batch_norm_backward)
+    wide = dy.astype(jnp.float32) * per_channel(gain) + _wide_affine(x, slope, offset)
+    return wide.astype(x.dtype), dscale, dbias
 
 
 def _affine(x: Array, gain: Array, offset: Array) -> Array:
-    return x * per_channel(gain).astype(x.dtype) + per_channel(offset).astype(x.dtype)
+    return _wide_affine(x, gain, offset).astype(x.dtype)
+
+
+def _wide_affine(x: Array, gain: Array, offset: Array) -> Array:
+    return x.astype(jnp.float32) * per_channel(gain) + per_channel(offset)
 
 
 def _sum_per_channel(*factors: Array) -> Array:
     """Sums a product over all but the channels, in float32 whatever the factors are."""
     return jnp.sum(math.prod(factor.astype(jnp.float32) for factor in factors), (1, 2, 3))
+
+
+def _direct(x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None):
+    return direct.batch_norm(x, scale, bias, epsilon, axis_name)
+
+
+batch_norm = WithGradient(_normalise, _forward, _backward, plain=_direct)
+"""Normalised maps, means and variances, all computed in float32."""

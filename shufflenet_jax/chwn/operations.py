@@ -1,48 +1,42 @@
 """The operations, each in the form in force."""
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
-from functools import partial
+from contextlib import AbstractContextManager
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
-from shufflenet_jax.chwn.dense import (
-    conv_by_groups,
-    conv_of_few_channels,
-    dense_conv,
-    matmul_of_shifts,
-)
-from shufflenet_jax.chwn.depthwise import shifted_depthwise
-from shufflenet_jax.chwn.direct import direct_batch_norm, direct_conv
-from shufflenet_jax.chwn.fusion import alone
-from shufflenet_jax.chwn.norm import affine_batch_norm
-from shufflenet_jax.chwn.pool import max_of_shifts
+from shufflenet_jax.chwn.direct import DIRECT
+from shufflenet_jax.chwn.form import Form
+from shufflenet_jax.chwn.matmul import MATMUL
 from shufflenet_jax.chwn.window import Window
 from shufflenet_jax.errors import InputError
 
-_form: contextvars.ContextVar[str | None] = contextvars.ContextVar("form", default=None)
+FORMS = {"direct": DIRECT, "matmul": MATMUL}
+"""The forms by name."""
+
+# Part of what JAX keeps compiled programs by: a function is traced once for every form.
+_chosen = jax.make_user_context(None)
 
 
-@contextlib.contextmanager
-def form(name: str) -> Iterator[None]:
-    """Uses one form for everything traced inside the block, whatever the platform."""
-    if name not in ("direct", "matmul"):
-        raise InputError(f"unknown form {name!r}: choose 'direct' or 'matmul'")
-    token = _form.set(name)
-    try:
-        yield
-    finally:
-        _form.reset(token)
+def form(chosen: Form | str) -> AbstractContextManager[None]:
+    """Uses one form for everything traced inside the block, whatever the platform.
+
+    Args:
+      chosen: A form, or the name of one.
+
+    Raises:
+      InputError: There is none of that name.
+    """
+    if isinstance(chosen, str):
+        if chosen not in FORMS:
+            raise InputError(f"unknown form {chosen!r}: choose 'direct' or 'matmul'")
+        chosen = FORMS[chosen]
+    return _chosen(chosen)
 
 
-def active_form() -> str:
+def active_form() -> Form:
     """The form in force: the one chosen by `form`, else the platform's default."""
-    return _form.get() or ("matmul" if jax.default_backend() == "cpu" else "direct")
+    return _chosen.value or (MATMUL if jax.default_backend() == "cpu" else DIRECT)
 
 
 def conv(
@@ -61,41 +55,38 @@ def conv(
       groups: Number of groups; group n maps the n-th run of c / groups input channels to the n-th
         run of o / groups output channels.
       padding: Zeros on each side.
+
+    Raises:
+      InputError: The kernel is for other channels, or larger than the maps; both are named.
     """
-    size = kernel.shape[0]
+    size, _, in_channels, out_channels = kernel.shape
+    channels = x.shape[0]
+    if channels != in_channels * groups:
+        raise InputError(
+            f"a kernel of {kernel.shape} in {groups} groups is for {in_channels * groups} "
+            f"channels, not {channels}"
+        )
+    if out_channels % groups:
+        raise InputError(f"{out_channels} channels do not divide into {groups} groups")
     padding = size // 2 if padding is None else padding
-    window = Window(size, stride, (padding, padding))
-    if active_form() == "direct":
-        return direct_conv(x, kernel, window, groups)
-    if groups == x.shape[0] == kernel.shape[-1]:
-        depthwise = partial(shifted_depthwise, window=window)
-        return alone(depthwise)(x, kernel[:, :, 0, :])
-    if size == 1 and padding == 0:
-        return pointwise(x[:, ::stride, ::stride], by_group(kernel, groups))
-    if groups > 1:
-        return conv_by_groups(x, kernel, window, groups)
-    if kernel.shape[2] <= 4:
-        return conv_of_few_channels(x, kernel, window)
-    if min(x.shape[1:3]) < size:
-        # XLA's own takes 100 times as long as it should on a map smaller than the window.
-        return matmul_of_shifts(x, kernel, window)
-    return dense_conv(x, kernel, window)
-
-
-def by_group(kernel: Float[Array, "1 1 i o"], groups: int) -> Float[Array, "g o2 i"]:
-    """Orders the weights of a 1x1 convolution as `pointwise` takes them, with o2 = o / g."""
-    in_channels, out_channels = kernel.shape[2:]
-    weights = kernel.reshape(in_channels, groups, out_channels // groups)
-    return jnp.transpose(weights, (1, 2, 0))
+    window = _window(x, size, stride, (padding, padding))
+    return active_form().conv(x, kernel, window, groups)
 
 
 def pointwise(
     x: Float[Array, "c h w b"], weights: Float[Array, "g o2 i"]
 ) -> Float[Array, "o h w b"]:
-    """A grouped 1x1 convolution: one matrix product a group, (o2, i) by (i, h w b)."""
+    """A grouped 1x1 convolution with weights by group, as `by_group` orders them.
+
+    Raises:
+      InputError: The weights are for other channels; both numbers are named.
+    """
     groups, _, in_channels = weights.shape
-    y = jnp.einsum("goi,gin->gon", weights, x.reshape(groups, in_channels, -1))
-    return y.reshape(-1, *x.shape[1:])
+    if x.shape[0] != groups * in_channels:
+        raise InputError(
+            f"weights of {weights.shape} are for {groups * in_channels} channels, not {x.shape[0]}"
+        )
+    return active_form().pointwise(x, weights)
 
 
 def max_pool(
@@ -110,12 +101,11 @@ def max_pool(
       x: Feature maps.
       size, stride: Of the window, in both directions.
       padding: What stands before and after the map, in both directions. It is never the largest.
+
+    Raises:
+      InputError: The window is larger than the maps; both sizes are named.
     """
-    window = Window(size, stride, padding)
-    if active_form() == "direct":
-        # NumPy's, which is no tracer under jit: XLA has a gradient for this very value only.
-        return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, *window.of_all_axes())
-    return max_of_shifts(x, window)
+    return active_form().max_pool(x, _window(x, size, stride, padding))
 
 
 def avg_pool(
@@ -124,29 +114,22 @@ def avg_pool(
     stride: int = 2,
     padding: tuple[int, int] = (1, 1),
 ) -> Float[Array, "c h2 w2 b"]:
-    """Average pooling; padding counts as zeros. By default 3x3, stride 2, padded by 1."""
-    window = Window(size, stride, padding)
-    if active_form() == "direct":
-        total = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window.of_all_axes())
-        return total / size**2
-    kernel = jnp.full_like(x, 1 / size**2, shape=(size, size, x.shape[0]))
-    return alone(partial(shifted_depthwise, window=window))(x, kernel)
+    """Average pooling; padding counts as zeros. By default 3x3, stride 2, padded by 1.
+
+    Raises:
+      InputError: The window is larger than the maps; both sizes are named.
+    """
+    return active_form().avg_pool(x, _window(x, size, stride, padding))
 
 
 def add_relu(x: Float[Array, "c h w b"], y: Float[Array, "c h w b"]) -> Float[Array, "c h w b"]:
     """relu(x + y), where a shortcut joins a branch."""
-    if active_form() == "direct":
-        return _add_relu(x, y)
-    return alone(_add_relu_of_rows, _add_relu)(x, y)
+    return active_form().add_relu(x, y)
 
 
 def global_avg_pool(x: Float[Array, "c h w b"]) -> Float[Array, "c b"]:
     """The mean over each map."""
-    if active_form() == "direct":
-        return jnp.mean(x, (1, 2))
-    channels, height, width, batch = x.shape
-    ones = jnp.full((height * width,), 1 / (height * width), x.dtype)
-    return jnp.einsum("cnb,n->cb", x.reshape(channels, -1, batch), ones)
+    return active_form().global_avg_pool(x)
 
 
 def batch_norm(
@@ -160,25 +143,30 @@ def batch_norm(
 
     Args:
       x: Feature maps.
-      scale, bias: Of each channel.
+      scale, bias: Of each channel, in float32, which is what all is computed in.
       epsilon: Added to the variance.
       axis_name: The mapped axis over which the batch is spread, for the statistics of all of it;
         None where x is all of it.
 
     Returns:
-      scale (x - mean) / sqrt(var + epsilon) + bias, and the mean and variance of each channel,
-      which carry no gradient.
+      scale (x - mean) / sqrt(var + epsilon) + bias in the type of x, and the mean and variance of
+      each channel in float32, which carry no gradient.
     """
-    if active_form() == "direct":
-        return direct_batch_norm(x, scale, bias, epsilon, axis_name)
-    return affine_batch_norm(x, scale, bias, epsilon, axis_name)
+    return active_form().batch_norm(x, scale, bias, epsilon, axis_name)
 
 
-def _add_relu(x: Array, y: Array) -> Array:
-    return jax.nn.relu(x + y)
+def _window(x: Array, size: int, stride: int, padding: tuple[int, int]) -> Window:
+    """The window, if it has a place in the maps.
 
-
-def _add_relu_of_rows(x: Array, y: Array) -> Array:
-    # Rows as long as can be: a loop over one image's width and batch of 1 is not vectorised.
-    rows = len(x), -1
-    return jnp.maximum(x.reshape(rows) + y.reshape(rows), 0).reshape(x.shape)
+    Raises:
+      InputError: It has none.
+    """
+    window = Window(size, stride, padding)
+    _, height, width, _ = x.shape
+    if min(window.places(height), window.places(width)) < 1:
+        before, after = padding
+        raise InputError(
+            f"a window of {size}x{size} is larger than maps of {height}x{width} that are padded "
+            f"by {before} and {after}"
+        )
+    return window

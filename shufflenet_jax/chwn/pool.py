@@ -1,17 +1,17 @@
 """Max pooling as the largest of shifted images, and its gradient."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from shufflenet_jax.chwn import direct
+from shufflenet_jax.chwn.gradient import WithGradient
 from shufflenet_jax.chwn.window import Window
 
+_NO_TAP = 255
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_of_shifts(x: Array, window: Window) -> Array:
+
+def _max_of_shifts(x: Array, *, window: Window) -> Array:
     return _argmax_of_shifts(x, window)[0]
 
 
@@ -25,12 +25,12 @@ def _argmax_of_shifts(x: Array, window: Window) -> tuple[Array, Array]:
     return best, where
 
 
-def _max_of_shifts_forward(x: Array, window: Window):
+def _forward(x: Array, *, window: Window):
     best, where = _argmax_of_shifts(x, window)
     return best, (where, x)
 
 
-def _max_of_shifts_backward(window: Window, saved: tuple[Array, Array], dy: Array):
+def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window):
     where, x = saved
     size = window.size
 
@@ -42,7 +42,9 @@ def _max_of_shifts_backward(window: Window, saved: tuple[Array, Array], dy: Arra
     return (window.unshift(weigh, (dy, where), x.shape),)
 
 
-_NO_TAP = 255
+def _direct(x: Array, *, window: Window) -> Array:
+    return direct.max_pool(x, window)
 
 
-max_of_shifts.defvjp(_max_of_shifts_forward, _max_of_shifts_backward)
+max_pool = WithGradient(_max_of_shifts, _forward, _backward, plain=_direct)
+"""Max pooling of (c, h, w, b); the gradient goes to the first of equal values."""
