@@ -17,7 +17,7 @@ def conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
     if groups == x.shape[0] == kernel.shape[-1]:
         return depthwise(x, kernel[:, :, 0, :], window=window)
     if size == 1 and padding == (0, 0):
-        return pointwise(x[:, ::stride, ::stride], by_group(kernel, groups))
+        return direct.pointwise(x[:, ::stride, ::stride], by_group(kernel, groups))
     if groups > 1:
         return dense.conv_by_groups(x, kernel, window, groups)
     if kernel.shape[2] <= 4:
@@ -26,13 +26,6 @@ def conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
         # XLA's own takes 100 times as long as it should on a map smaller than the window.
         return dense.matmul_of_shifts(x, kernel, window=window)
     return dense.conv(x, kernel, window=window)
-
-
-def pointwise(x: Array, weights: Array) -> Array:
-    """One matrix product a group, (o2, i) by (i, h w b)."""
-    groups, _, in_channels = weights.shape
-    y = jnp.einsum("goi,gin->gon", weights, x.reshape(groups, in_channels, -1))
-    return y.reshape(-1, *x.shape[1:])
 
 
 def max_pool(x: Array, window: Window) -> Array:
@@ -68,5 +61,5 @@ def _add_relu_of_rows(x: Array, y: Array) -> Array:
 add_relu = CompiledApart(_add_relu_of_rows, differentiated=direct.add_relu)
 """relu(x + y)."""
 
-MATMUL = Form(conv, pointwise, max_pool, avg_pool, add_relu, global_avg_pool, batch_norm)
+MATMUL = Form(conv, direct.pointwise, max_pool, avg_pool, add_relu, global_avg_pool, batch_norm)
 """The default on a CPU."""
