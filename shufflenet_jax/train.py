@@ -10,15 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Shaped
 
 from shufflenet_jax.data import Batch
 from shufflenet_jax.devices import ONE_DEVICE, Devices
+from shufflenet_jax.images import normalise
 from shufflenet_jax.layers import BatchNorm
-
-# Mean and standard deviation of ImageNet's training pixels, in [0, 1], by channel (R, G, B).
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @jax.tree_util.register_dataclass
@@ -76,12 +73,6 @@ def create_state(
     graphdef, params, batch_stats = split(network)
     step = jnp.zeros((), jnp.int32)
     return graphdef, State(step, params, batch_stats, optimizer.init(params))
-
-
-def normalise(images: UInt8[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Takes RGB images of 0 to 255 to the range the networks are trained on."""
-    mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (PIXEL_MEAN, PIXEL_STD))
-    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
 
 
 def make_train_step(

@@ -149,9 +149,9 @@ def test_running_statistics_move_a_tenth_of_the_way(trainer):
     new_state, train_step, _ = trainer
     batch = random_batch()
     images = chwn.from_nhwc(normalise(jnp.asarray(batch.image)))
-    outputs = tiny().conv1(images)
+    outputs = tiny().conv1.conv(images)
     state, _ = train_step(new_state(), batch)
-    moved = state.batch_stats["conv1_norm"]
+    moved = state.batch_stats["conv1"]["norm"]
     np.testing.assert_allclose(moved["mean"], 0.1 * outputs.mean((1, 2, 3)), atol=1e-5)
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * outputs.var((1, 2, 3)), rtol=1e-4)
 

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from experiments.bench import inputs
 from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Operation, Workload
-from shufflenet_jax.layers import Conv
+from shufflenet_jax import layers
 from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.units import ShuffleUnit
 
@@ -59,8 +59,9 @@ def _as_it_is(function: Callable) -> Callable:
 class ConvNorm(nn.Module):
     """A convolution without bias, then BN."""
 
-    def __init__(self, conv: Conv, norm):
+    def __init__(self, box: layers.ConvNorm):
         super().__init__()
+        conv, norm = box.conv, box.norm
         size, _, in_channels, out_channels = conv.kernel.shape
         self.conv = nn.Conv2d(
             in_channels * conv.groups,
@@ -92,9 +93,9 @@ class TorchUnit(nn.Module):
     def __init__(self, unit: ShuffleUnit):
         super().__init__()
         self.groups, self.stride = unit.groups, unit.stride
-        self.reduce = ConvNorm(unit.reduce, unit.reduce_norm)
-        self.depthwise = ConvNorm(unit.depthwise, unit.depthwise_norm)
-        self.expand = ConvNorm(unit.expand, unit.expand_norm)
+        self.reduce = ConvNorm(unit.reduce)
+        self.depthwise = ConvNorm(unit.depthwise)
+        self.expand = ConvNorm(unit.expand)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = channel_shuffle(functional.relu(self.reduce(x)), self.groups)
@@ -109,7 +110,7 @@ class TorchNetwork(nn.Module):
 
     def __init__(self, network: Network):
         super().__init__()
-        self.stem = ConvNorm(network.conv1, network.conv1_norm)
+        self.stem = ConvNorm(network.conv1)
         self.max_pool = network.stem.max_pool
         units = [TorchUnit(unit) for stage in network.stages for unit in stage]
         self.units = nn.Sequential(*units)

@@ -18,8 +18,8 @@ class PlainNetwork(nnx.Module):
 
     def __init__(self, network: Network):
         self.max_pool = network.stem.max_pool
-        self.conv1 = _conv(network.conv1)
-        self.conv1_norm = _batch_norm(network.conv1_norm)
+        self.conv1 = _conv(network.conv1.conv)
+        self.conv1_norm = _batch_norm(network.conv1.norm)
         units = [_PlainUnit(unit) for stage in network.stages for unit in stage]
         self.units = nnx.List(units)
         self.classifier = network.classifier
@@ -36,10 +36,10 @@ class PlainNetwork(nnx.Module):
 class _PlainUnit(nnx.Module):
     def __init__(self, unit: ShuffleUnit):
         self.groups, self.stride = unit.groups, unit.stride
-        self.reduce, self.reduce_norm = _conv(unit.reduce), _batch_norm(unit.reduce_norm)
-        self.depthwise = _conv(unit.depthwise)
-        self.depthwise_norm = _batch_norm(unit.depthwise_norm)
-        self.expand, self.expand_norm = _conv(unit.expand), _batch_norm(unit.expand_norm)
+        reduce, depthwise, expand = unit.reduce, unit.depthwise, unit.expand
+        self.reduce, self.reduce_norm = _conv(reduce.conv), _batch_norm(reduce.norm)
+        self.depthwise, self.depthwise_norm = _conv(depthwise.conv), _batch_norm(depthwise.norm)
+        self.expand, self.expand_norm = _conv(expand.conv), _batch_norm(expand.norm)
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
         frozen = not train
