@@ -12,7 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments.launchers import Engine
-from experiments.launchers.local import Local, default_slots
+from experiments.launchers.local import Local
 from experiments.launchers.ray import Ray
 from experiments.launchers.slurm import Slurm
 from experiments.sweep.experiment import Cell
@@ -238,7 +238,7 @@ def engine_of(config: ConfigDict, launcher: str, jobs: int | None) -> Engine:
       InputError: The engine is not installed, or cannot do what is asked of it.
     """
     if launcher == "local":
-        return Local(jobs or default_slots())
+        return Local(jobs)
     if jobs is not None:
         raise InputError(f"--jobs is for --launcher local: {launcher} has a queue of its own")
     return {"ray": Ray, "slurm": Slurm}[launcher](**config[launcher].to_dict())
