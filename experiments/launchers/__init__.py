@@ -64,5 +64,8 @@ class Engine(Protocol):
     def submit(self, commands: Sequence[Command]) -> Sequence[Job]:
         """Starts commands, or queues them; returns a job for each."""
 
+    def notes(self) -> list[str]:
+        """What whoever starts a sweep with it may not expect, a line each."""
+
     def close(self) -> None:
         """Lets go of what it holds; no job is running any more."""

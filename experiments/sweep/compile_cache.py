@@ -18,15 +18,15 @@ MAX_BYTES = 2**30
 def enable() -> None:
     """Makes JAX keep what it compiles, and use what was kept; call it before anything is compiled.
 
-    Does nothing where the environment sets JAX_COMPILATION_CACHE_DIR, or where the user's cache
-    directory cannot be written or can be by others.
+    Does nothing where the environment sets JAX_COMPILATION_CACHE_DIR, or where the user has no
+    cache directory, or one that cannot be written or can be by others.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    directory = _user_cache() / "shufflenet_jax" / "xla" / _machine()
     try:
+        directory = _user_cache() / "shufflenet_jax" / "xla" / _target()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # there is no home directory
         return
     if _is_private(directory):
         _trim(directory, MAX_BYTES)
@@ -39,7 +39,7 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
-def _machine() -> str:
+def _target() -> str:
     """Names what a program is compiled for: the processor's features and the number of cores.
 
     JAX knows programs for all CPUs by one name, and home directories are shared between machines.
