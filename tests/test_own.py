@@ -89,7 +89,7 @@ def known_networks(monkeypatch):
 @pytest.fixture
 def mine(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(NETWORK + EXPERIMENT)
+    path.write_text(EXPERIMENT + NETWORK)
     return path
 
 
@@ -230,8 +230,11 @@ def test_axes_of_one_name_are_told_apart():
         (["--sweep.data.workers=1,2"], "changes no result"),
         (["--sweep.network.groups=1,2", "--config.network.groups=3"], "is set by each cell"),
         (["--sweep.network.groups"], "--sweep.network.groups=VALUE"),
-        (["--sweep.recipe.epochs=1,0"], "epochs=0: epochs must be at least 1"),
-        (["--sweep.network.groups=3,7"], "groups=7: 272 channels do not divide into 7 groups"),
+        (["--sweep.recipe.epochs=1,0"], "epochs=0: epochs must be an integer of at least 1"),
+        (
+            ["--sweep.network.groups=3,7"],
+            "groups=7: network shufflenet: 272 channels",
+        ),
     ],
 )
 def test_a_mistake_in_a_grid_is_one_line(axes, said, tmp_path, capsys, monkeypatch):

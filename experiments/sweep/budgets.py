@@ -10,8 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.launchers.ray import Ray
-from experiments.launchers.slurm import Slurm
+from experiments.launchers.engines import ENGINES
 from experiments.sweep.configuration import arguments_of, settings
 from experiments.sweep.limits import Limits
 from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
@@ -115,8 +114,7 @@ def budget(name: str) -> ConfigDict:
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
             "limits": dataclasses.asdict(Limits()),
-            "ray": _defaults(Ray),
-            "slurm": _defaults(Slurm),
+            **{kind.name: kind.defaults for kind in ENGINES.values() if kind.defaults},
         }
     )
 
@@ -124,8 +122,3 @@ def budget(name: str) -> ConfigDict:
 def default_settings() -> dict[str, Any]:
     """What may be another each time that a sweep goes on, as every budget has it."""
     return settings(budget("digits"))
-
-
-def _defaults(engine: type) -> dict[str, Any]:
-    """What can be set of an engine, which may not be installed."""
-    return {each.name: each.default for each in dataclasses.fields(engine) if each.init}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.launchers.engines import ENGINES
 from experiments.sweep.experiment import Cell
 from experiments.sweep.identity import as_json, flat
 from shufflenet_jax.errors import InputError, did_you_mean
@@ -16,7 +17,7 @@ from shufflenet_jax.zoo import FAMILIES
 # Where data lie, who prepares them and what trains changes no result; nor does what is done about
 # broken images change one that there is without it (`Broken`).
 _OF_A_RUN = ("data.dir", "data.workers", "data.broken", "data.broken_budget", "limits.")
-_OF_ENGINES = ("ray.", "slurm.")
+_OF_ENGINES = tuple(f"{name}." for name in ENGINES)
 CHANGEABLE = (*_OF_A_RUN, *_OF_ENGINES)
 """Keys, or their beginnings, that may be other ones each time that a sweep goes on."""
 

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import launchers
 from experiments.launchers import Engine
+from experiments.launchers.engines import ENGINES
 from experiments.sweep import build, workdir
 from experiments.sweep import configuration as configs
 from experiments.sweep.budgets import BUDGETS
@@ -97,6 +97,7 @@ def plan(request: Request) -> Plan:
     configs.override(config, request.assignments)
     _refuse_swept(chosen, config, request.assignments)
     config.data.name = data.resolve(config.data.name)
+    chosen = replace(chosen, cells=tuple(map(_resolved, chosen.cells)))
     settings = configs.settings(config)
     known = list(configs.identities(config, chosen.cells))
     wanted = {cell.name for cell in matching(chosen.cells, request.pattern)}
@@ -114,9 +115,7 @@ def plan(request: Request) -> Plan:
     wanted -= invalid.keys()
     if not wanted:
         raise Invalid(invalid, len(invalid))
-    engine = launchers.ENGINES[request.launcher].make(
-        build.section(settings, request.launcher), request.jobs
-    )
+    engine = ENGINES[request.launcher].make(build.section(settings, request.launcher), request.jobs)
     sweep = freeze(
         chosen,
         request.budget,
@@ -194,6 +193,14 @@ def _refuse_swept(experiment: Experiment, config: ConfigDict, assignments: Seque
             # Says so if the value is wrong in any experiment.
             build.network_of(configs.identity(config), num_classes=2)
             raise InputError(f"{key} is set by each cell of this experiment: choose with --cells")
+
+
+def _resolved(cell: Cell) -> Cell:
+    """A cell whose data have a name that means the same from any working directory."""
+    name = cell.overrides.get("data.name")
+    if name is None:
+        return cell
+    return replace(cell, overrides={**cell.overrides, "data.name": data.resolve(name)})
 
 
 def _found(cells: Iterable[Values], settings: Values) -> dict[str, Found]:

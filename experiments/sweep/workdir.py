@@ -110,7 +110,7 @@ class Sweep:
         Raises:
           InputError: No such key, or one that is frozen.
         """
-        settings = {**default_settings(), **self.settings}
+        settings = dict(self.settings)
         configs.override_settings(settings, assignments)
         return replace(self, settings=settings)
 
@@ -291,7 +291,7 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
             title=str(manifest.get("title") or manifest["experiment"]),
             budget=str(manifest["budget"]),
             base=dict(manifest["config"]),
-            settings=dict(manifest.get("settings") or {}),
+            settings=default_settings() | _known_settings(manifest.get("settings") or {}),
             data={name: dict(each) for name, each in (manifest.get("data") or {}).items()},
             entries={name: entry(name, each) for name, each in manifest["cells"].items()},
             directory=directory,
@@ -304,6 +304,16 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise _damaged(directory) from None
+
+
+def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that this version has; others change no result."""
+    known = default_settings()
+    return {
+        key: value
+        for key, value in settings.items()
+        if key in known and isinstance(value, type(known[key]))
+    }
 
 
 def _refuse_another(old: Sweep, new: Sweep) -> None:

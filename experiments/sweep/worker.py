@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -231,6 +232,14 @@ def _ending(run: Run, outcome: dict[str, Any]) -> Iterator[None]:
         outcome |= {"status": "diverged", "step": diverged.step, "reason": str(diverged)}
     except Preempted as preempted:
         outcome |= {"status": "preempted", "step": preempted.step, "reason": str(preempted)}
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        outcome |= {
+            "status": "failed",
+            "step": run.progress["step"],
+            "reason": str(error),
+            "transient": False,
+        }
     except Exception as error:
         traceback.print_exc()
         lines = f"{type(error).__name__}: {error}".splitlines()

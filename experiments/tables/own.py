@@ -33,6 +33,7 @@ def load_networks(path: Path) -> ModuleType:
     Raises:
       InputError: There is no such file, it fails, or what it gives is no network.
     """
+    path = _absolute(path)
     module = _imported(path)
     networks = getattr(module, "NETWORKS", {})
     if not isinstance(networks, dict):
@@ -51,6 +52,7 @@ def load(path: Path) -> Experiment:
     Raises:
       InputError: As `load_networks`; or it has no cells, or what it has is of another kind.
     """
+    path = _absolute(path)
     module = load_networks(path)
     if not callable(getattr(module, "sweep", None)):
         raise InputError(f"{path} has no function sweep() that returns cells")
@@ -64,8 +66,14 @@ def load(path: Path) -> Experiment:
     return experiment
 
 
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(f"there is no home directory for {path}: write out the path") from error
+
+
 def _imported(path: Path) -> ModuleType:
-    path = path.expanduser().absolute()
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     name = f"own_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
