@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import signal
 import sys
@@ -10,6 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+if not __package__:  # started by its place (`experiments.sweep.launch`), and not by its name
+    _found = importlib.util.find_spec("experiments")
+    _here = Path(__file__).absolute().parent
+    if _found is None or _found.origin != str(_here / "__init__.py"):
+        sys.path.insert(0, str(_here.parent))
 
 from shufflenet_jax.errors import InputError
 
