@@ -1,10 +1,17 @@
 """The command line: ``python -m experiments --help``."""
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+if not __package__:  # started by its place (`experiments.sweep.launch`), and not by its name
+    _found = importlib.util.find_spec("experiments")
+    _here = Path(__file__).absolute().parent
+    if _found is None or _found.origin != str(_here / "__init__.py"):
+        sys.path.insert(0, str(_here.parent))
 
 from experiments import commands
 from shufflenet_jax.errors import InputError

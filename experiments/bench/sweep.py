@@ -20,6 +20,7 @@ from experiments import tables
 from experiments.report import markdown
 from experiments.sweep import provenance, workdir
 from experiments.sweep.experiment import Cell
+from experiments.sweep.launch import COMMAND_LINE
 from experiments.sweep.plan import freeze
 
 CELLS = 10_008
@@ -82,7 +83,7 @@ def of_many(directory: Path, count: int) -> str:
         "report --format json": ["--workdir", str(directory)],
     }
     for command, where in commands.items():
-        argv = [sys.executable, "-m", "experiments", *command.split(), *where]
+        argv = [*COMMAND_LINE, *command.split(), *where]
         seconds, peak, printed = _timed(argv)
         made.add_row(command, f"{seconds:.1f}", f"{peak:.0f}")
         if command == "status --json":
@@ -139,7 +140,7 @@ def _small(directory: Path) -> str:
         argv = ["run", "table3", "--cells", _CELL, "--seeds", str(cells), "--jobs", "1"]
         options = [f"--config.{each}" for each in assignments]
         where = ["--workdir", str(directory / name)]
-        return _timed([sys.executable, "-m", "experiments", *argv, *options, *where])[0]
+        return _timed([*COMMAND_LINE, *argv, *options, *where])[0]
 
     def script(name: str) -> float:
         return _timed([sys.executable, "-c", _SCRIPT, str(directory / name), *assignments])[0]

@@ -26,7 +26,7 @@ from shufflenet_jax.errors import InputError
 CONNECT_SECONDS = 60.0
 """How long a cluster may take to answer, or to start."""
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).absolute().parents[2]
 """Where a process imports this code from."""
 
 # Not `-m`: Ray would let its workers import from the directory of this file, as if it were Ray.

@@ -28,6 +28,13 @@ GRACE_SECONDS = 60.0
 
 _CANCELLED = -15
 
+COMMAND_LINE = (sys.executable, "-P", str(Path(__file__).absolute().parents[1] / "__main__.py"))
+"""What starts the command line of this code, by its place.
+
+By name (``-m experiments``) it might be another's: the current folder comes first on the path of a
+process, and may have a package of that name. -P takes it off.
+"""
+
 MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
     ":glibc.malloc.arena_max=1"
@@ -62,7 +69,7 @@ def options_of(engine: Engine, sweep: Sweep, networks: Path | None = None) -> li
 def argv_of(sweep: Sweep, run: Run, options: Sequence[str] = ()) -> list[str]:
     """The command that trains a run by itself."""
     arguments = ["cell", run.cell.name, "--seed", str(run.seed), "--workdir", str(sweep.directory)]
-    return [sys.executable, "-m", "experiments", *arguments, *options]
+    return [*COMMAND_LINE, *arguments, *options]
 
 
 def dry_run(engine: Engine, sweep: Sweep, runs: Iterable[Run], networks: Path | None = None) -> str:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from shufflenet_jax.trained import describe
 
 from experiments.launchers import HELD
 from experiments.sweep import compile_cache, provenance
@@ -36,6 +35,7 @@ from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
 from shufflenet_jax.train import Evaluation
+from shufflenet_jax.trained import describe
 
 _PACKAGES = ("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
 _STOP_SECONDS = 1.0
@@ -238,7 +238,7 @@ def _ending(run: Run, outcome: dict[str, Any]) -> Iterator[None]:
             "status": "failed",
             "step": run.progress["step"],
             "reason": str(error),
-            "transient": False,
+            "transient": may_pass(error),
         }
     except Exception as error:
         traceback.print_exc()
