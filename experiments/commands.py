@@ -154,7 +154,7 @@ def cell(options: argparse.Namespace) -> int:
         own.load_networks(options.networks)
     sweep = workdir.open_sweep(options.workdir.absolute())
     sweep = sweep.with_settings(options.assignments)
-    run = sweep.run(sweep.cell(options.name), options.seed)
+    run = sweep.planned_run(sweep.cell(options.name), options.seed)
     if options.distributed or options.coordinator:
         _join(options)  # it handles SIGTERM in its own way, until the next line
     with worker.asked_to_end(sweep) as is_asked:

@@ -113,6 +113,10 @@ def _parse(key: str, text: str, old: Any) -> Any:
     kind = type(old)
     if kind is tuple:
         parts = text.strip("()[], ").split(",")
+        # How many units or channels there are is the network's to judge.
+        if len(parts) != len(old) and not key.startswith("network."):
+            example = ",".join(map(str, old))
+            raise InputError(f"{key} must be {len(old)} values, as {example}, not {text!r}")
         return tuple(_parse(key, part.strip(), old[0]) for part in parts)
     if kind is str and text.lower() in ("none", "null"):
         raise InputError(f"{key} must be a text, not {text}: leave it empty for the default")

@@ -134,6 +134,20 @@ class Sweep:
         folder = self.entries[cell.name].folder
         return Run(cell, seed, self.directory / "cells" / folder / f"seed{seed}")
 
+    def planned_run(self, cell: Cell, seed: int) -> Run:
+        """Returns a run that was asked for.
+
+        Raises:
+          InputError: It was not, so that no report would know of it.
+        """
+        seeds = self.entries[cell.name].seeds
+        if seed >= seeds:
+            raise InputError(
+                f"seed {seed} of {cell.name} was not asked for, but {seeds} seeds: say so with "
+                f"`run NAME --seeds N`"
+            )
+        return self.run(cell, seed)
+
     def runs_of(self, cell: Cell) -> list[Run]:
         """Returns the runs of a cell that were asked for, by seed."""
         return [self.run(cell, seed) for seed in range(self.entries[cell.name].seeds)]
