@@ -238,7 +238,7 @@ MISTAKES = {
     "run table3 --config.recipe.momentum=-1": "momentum must be",
     "run table3 --config.recipe.weight_decay=inf": "weight_decay must be",
     "run table3 --config.recipe.clip_norm=nan": "clip_norm must be",
-    "run table3 --config.recipe.preprocessing.scale=0.5": "scale must be 2 values, as 0.49,1.0, not '0.5'",
+    "run table3 --config.recipe.preprocessing.scale=0.5": "scale must be 2 values, as 0.49,1.0",
     "run table3 --config.recipe.preprocessing.scale=0.5,1,1": "scale must be 2 values",
     "run table3 --config.recipe.preprocessing.ratio=1,inf": "ratio is (1.0, inf), but must be",
     "run table3 --config.recipe.preprocessing.eval_resize=inf": "eval_resize is inf, but must be",
@@ -362,7 +362,7 @@ def test_another_network_outlives_its_process(tmp_path):
 def test_a_cell_is_the_network_of_its_name(name):
     chosen = tables.load(name)
     for cell in chosen.cells:
-        config = configs.changed(chosen.get_config("paper"), cell.overrides)
+        config = configs.with_values(chosen.get_config("paper"), cell.overrides)
         built = network_of(configs.identity(config), num_classes=1000)
         assert nnx.state(built) == nnx.state(abstract(NETWORKS[cell.name])), cell.name
 

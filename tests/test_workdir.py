@@ -29,7 +29,7 @@ def test_a_cell_is_frozen_with_all_that_decides_it(name, tmp_path):
     created = create_sweep(tmp_path, "recipe.epochs=3", name=name)
     opened = workdir.open_sweep(tmp_path)
     for cell in tables.load(name).cells:
-        config = configs.changed(configured("recipe.epochs=3"), cell.overrides)
+        config = configs.with_values(configured("recipe.epochs=3"), cell.overrides)
         identity = configs.identity(config)
         for sweep in (created, opened):
             frozen = sweep.cell(cell.name)

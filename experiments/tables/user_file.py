@@ -76,7 +76,7 @@ def _absolute(path: Path) -> Path:
 def _imported(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    name = f"own_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"user_file_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
