@@ -15,7 +15,16 @@ from experiments.sweep.run import Run
 _STYLES = {"done": "green", "running": "cyan", "diverged": "red", "failed": "red"}
 
 # What a terminal shows that is too low for all.
-_BY_INTEREST = ("running", "failed", "diverged", "preempted", "interrupted", "missing", "done")
+_BY_INTEREST = (
+    "running",
+    "failed",
+    "diverged",
+    "damaged",
+    "preempted",
+    "interrupted",
+    "missing",
+    "done",
+)
 
 
 class Board:

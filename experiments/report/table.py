@@ -116,7 +116,7 @@ def _cell(sweep: Sweep, cell: Cell, counts: Callable[[_Values], dict[str, Any]])
     }
 
 
-_ORDER = ("failed", "diverged", "running", "preempted", "interrupted", "missing", "done")
+_ORDER = ("failed", "diverged", "damaged", "running", "preempted", "interrupted", "missing", "done")
 
 
 def _worst(states: Sequence[str]) -> str:
