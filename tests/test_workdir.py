@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sweeps import ASSIGNMENTS, configured, create_sweep
+from sweeps import ASSIGNMENTS, ATTEMPT, configured, create_sweep
 
 from experiments import tables
 from experiments.__main__ import main
@@ -231,8 +231,8 @@ def test_how_runs_stand_as_data(tmp_path):
     done(runs[0], 10.0)
     for run, ended in ((runs[1], {"ended": "preempted"}), (runs[2], {})):
         run.directory.mkdir(parents=True)
-        run.record_attempt(1, {"pid": 1})
-        run.record_attempt(2, {"pid": 1, **ended})
+        run.record_attempt(1, ATTEMPT)
+        run.record_attempt(2, ATTEMPT | ended)
     found = board.as_data({run: run.status for run in runs})
     assert [each["status"] for each in found] == ["done", "preempted", "interrupted"]
     assert [each["attempts"] for each in found] == [0, 2, 2]
