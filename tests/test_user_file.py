@@ -72,18 +72,19 @@ def sweep():
 '''
 
 
+def forget():
+    """Makes the networks of files unknown again."""
+    for name in zoo.FAMILIES.keys() - zoo.BUILT_IN:
+        del zoo.FAMILIES[name]
+    for name in [name for name in sys.modules if name.startswith("user_file_")]:
+        del sys.modules[name]
+
+
 @pytest.fixture(autouse=True)
-def known_networks(monkeypatch):
+def known_networks():
     """Networks that a test makes known are forgotten."""
-    monkeypatch.setattr(zoo, "FAMILIES", zoo.FAMILIES)
-    before = dict(zoo.FAMILIES)
-    modules = set(sys.modules)
     yield
-    zoo.FAMILIES.clear()
-    zoo.FAMILIES.update(before)
-    for name in set(sys.modules) - modules:
-        if name.startswith("user_file_"):
-            del sys.modules[name]
+    forget()
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_from_a_new_unit_to_its_table_and_out_again(mine, capsys, monkeypatch):
     shrunk.append("--config.network.repeats=1,1,1")
     assert main(["run", "./mine.py", *shrunk]) == 0
     printed = capsys.readouterr().out
-    zoo.FAMILIES.pop("pooled")
+    forget()
     monkeypatch.setattr(user_file, "load", None)
     assert main(["report", "--workdir", "runs/mine"]) == 0
     report = capsys.readouterr().out.strip()
@@ -190,9 +191,7 @@ def test_a_network_without_our_attributes_is_counted(mine, tmp_path, capsys):
     assert main([*command, "--dry-run", "--cells", "name=bare"]) == 0
     assert f"--networks {mine}" in capsys.readouterr().out
     mine.write_text(mine.read_text().replace("images.mean((1, 2))", "images"))
-    for name in [name for name in sys.modules if name.startswith("user_file_")]:
-        del sys.modules[name]
-    del zoo.FAMILIES["bare"], zoo.FAMILIES["pooled"]
+    forget()
     assert main([*command, "--dry-run", "--cells", "name=bare"]) == 2
     assert "network bare returns (2, 24, 24, 10) for 2 images" in capsys.readouterr().err
 

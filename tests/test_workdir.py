@@ -121,7 +121,8 @@ def test_a_key_that_this_version_does_not_have_is_named_where_it_matters(older, 
         build.recipe_of(sweep.values_of(sweep.cell("0.25x-g8")))
     with pytest.raises(InputError, match=r"recipe\.smoothing: 0\.0, which this version does not"):
         create_sweep(older, *ASSIGNMENTS)
-    assert main(["cell", "0.25x-g8", "--workdir", str(older)]) != 0
+    sweep.run(sweep.cell("0.25x-g3"), 0).reopen()
+    assert main(["cell", "0.25x-g3", "--workdir", str(older)]) != 0
     assert "recipe.smoothing" in capsys.readouterr().err
 
 
