@@ -30,13 +30,13 @@ class Limits:
         is_count = isinstance(self.retries, int) and not isinstance(self.retries, bool)
         if not is_count or self.retries < 0:
             raise InputError(
-                f"limits.retries must be a whole number, at least 0, not {self.retries!r}"
+                f"limits.retries must be at least 0, in whole numbers, not {self.retries!r}"
             )
         minutes = self.stall_minutes
         is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
         if not is_number or not 0 < minutes <= _MOST_MINUTES:
             raise InputError(
-                f"limits.stall_minutes must be a number above 0 and at most {_MOST_MINUTES:,}, "
+                f"limits.stall_minutes must be above 0 and at most {_MOST_MINUTES:,}, "
                 f"not {minutes!r}"
             )
 
