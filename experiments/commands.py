@@ -231,7 +231,7 @@ def report(options: argparse.Namespace) -> int:
 
 def complexity(options: argparse.Namespace) -> int:
     """Prints multiply-adds and parameters of every network."""
-    from experiments.report import counts
+    from experiments.tables import counts
 
     print(counts.as_json() if options.json else counts.as_markdown())
     return 0
