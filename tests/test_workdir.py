@@ -1,6 +1,7 @@
 """The manifest of a sweep: frozen, whole, and nothing but data."""
 
 import dataclasses
+import functools
 import io
 import json
 import shutil
@@ -194,6 +195,51 @@ def test_what_a_manifest_names_is_only_shown(tmp_path):
     sweep = workdir.open_sweep(tmp_path)
     assert (sweep.experiment, sweep.budget) == ("os", "__import__('os')")
     assert report.as_markdown(sweep).startswith("## os\n")
+
+
+NOTHINGS = (None, [], {}, "", "x", 3, [None], {"x": None})
+
+
+def places(value, depth=3):
+    """Every place in JSON, as a list of keys."""
+    if isinstance(value, dict) and depth:
+        for key, each in value.items():
+            yield [key]
+            yield from ([key, *rest] for rest in places(each, depth - 1))
+
+
+@pytest.mark.parametrize("form", list(report.FORMATS))
+def test_whatever_a_manifest_lacks_a_report_is_made_or_refused(form, tmp_path):
+    """Each part taken away, and replaced by each kind of nothing."""
+    sweep = create_sweep(
+        tmp_path,
+        identities={"digits": {"classes": 10, "fingerprint": "aa"}},
+        wanted=["1x-g3"],
+        networks={"1x-g3": {"widths": [1], "macs": 2, "macs_without_head": 1, "params": 3}},
+    )
+    done(sweep.run(sweep.cell("1x-g3"), 0), 10.0)
+    path = tmp_path / "sweep.json"
+    whole = json.loads(path.read_text())
+    others = [name for name in whole["cells"] if name != "1x-g3"]
+    for name in others:
+        del whole["cells"][name]
+    refused = 0
+    for *above, last in places(whole):
+        for value in (..., *NOTHINGS):
+            changed = json.loads(json.dumps(whole))
+            holder = functools.reduce(lambda part, key: part[key], above, changed)
+            if value is ...:
+                del holder[last]
+            else:
+                holder[last] = value
+            path.write_text(json.dumps(changed))
+            try:
+                opened = workdir.open_sweep(tmp_path)
+                report.FORMATS[form](opened)
+                board.as_data({run: run.status for run in opened.runs()})
+            except InputError:
+                refused += 1
+    assert refused > 50
 
 
 def test_a_torn_manifest_is_refused(tmp_path):

@@ -115,8 +115,16 @@ def begin(directory: str, count: int) -> None:
 
 def _fill(directory: Path) -> None:
     """Leaves each run of a sweep as if it had ended."""
-    attempt = {"versions": provenance.versions(("jax",)), "commit": None, "ended": "done"}
-    attempt |= {"processor": "none", "device": "cpu", "cores": 1, "python": "3", "pid": 1}
+    attempt = {
+        "versions": provenance.versions(("jax",)),
+        "commit": None,
+        "ended": "done",
+        "processor": "none",
+        "device": "cpu",
+        "cores": 1,
+        "python": "3",
+        "pid": 1,
+    }
     network = {"widths": [12, 60, 120, 240], "macs": 1, "macs_without_head": 1, "params": 1}
     result = {"status": "done", "step": 1, "top1_error": 50.0, "network": network}
     progress = {"step": 1, "total": 1, "loss": 1.0, "rate": 1.0}

@@ -295,11 +295,16 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
                 f"{path}: the configuration of {name} was changed after it was planned; "
                 f"restore it, or choose another --workdir"
             )
-        network = given.get("network")
-        return Entry(cell, given["folder"], int(given["seeds"]), values, network and dict(network))
+        if not {"data.name", "network.name"} <= values.keys():
+            raise _damaged(directory)
+        return Entry(
+            cell, given["folder"], int(given["seeds"]), values, _counts(given.get("network"))
+        )
 
     difference = manifest.get("difference")
     try:
+        if not manifest["cells"]:
+            raise _damaged(directory)
         return Sweep(
             experiment=str(manifest["experiment"]),
             title=str(manifest.get("title") or manifest["experiment"]),
@@ -318,6 +323,18 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise _damaged(directory) from None
+
+
+def _counts(network: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a manifest says of a network; None if it says nothing.
+
+    Raises:
+      ValueError, KeyError, TypeError: It is damaged.
+    """
+    if network is None:
+        return None
+    counts = {key: int(network[key]) for key in ("macs", "macs_without_head", "params")}
+    return {"widths": list(map(int, network["widths"])), **counts}
 
 
 def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
