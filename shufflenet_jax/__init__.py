@@ -2,6 +2,7 @@
 
 from shufflenet_jax.complexity import Complexity, abstract, complexity
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.images import normalise
 from shufflenet_jax.inference import fold
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import Inception, googlenet
@@ -25,6 +26,7 @@ from shufflenet_jax.models.squeezenet import Fire, squeezenet
 from shufflenet_jax.models.structures import structure
 from shufflenet_jax.models.vgg import vgg16
 from shufflenet_jax.ops import channel_shuffle, depthwise, grouped_pointwise, no_shuffle
+from shufflenet_jax.trained import Trained, load_trained
 from shufflenet_jax.units import (
     BottleneckUnit,
     PlainUnit,
@@ -51,6 +53,7 @@ __all__ = [
     "SparseConv",
     "SqueezeExcitation",
     "Stem",
+    "Trained",
     "Unit",
     "abstract",
     "alexnet",
@@ -62,9 +65,11 @@ __all__ = [
     "googlenet",
     "grouped_pointwise",
     "lenet5",
+    "load_trained",
     "mobilenet_v1",
     "mobilenet_v2",
     "no_shuffle",
+    "normalise",
     "resnet50",
     "resnext50_32x4d",
     "shufflenet",

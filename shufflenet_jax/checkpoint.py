@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from shufflenet_jax.devices import from_lead, is_lead
+from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.metrics import Row
 from shufflenet_jax.train import State
@@ -121,23 +122,27 @@ class Checkpoints:
 
         Args:
           like: A state of the same shapes, such as the one before the first step.
+
+        Raises:
+          InputError: It is intact, and not of such a state; what differs is named.
         """
         step = from_lead(self._newest_intact() if is_lead() else _NONE)
         self._manager.reload()  # some may have been removed
         if step == _NONE:
             return None
         template = jax.tree.map(np.asarray, _as_dict(like))
+        _check_fits(self._path(step), template)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(template), log=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
-        state = State(**jax.tree.map(jax.numpy.asarray, restored.state))
-        return Restored(state, **restored.log)
+        state = State(**jax.tree.map(jax.numpy.asarray, restored["state"]))
+        return Restored(state, **restored["log"])
 
     def _newest_intact(self) -> int:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            damage = self._damage(step)
+            damage = _damage(self._directory, step)
             if damage is None:
                 return step
             _log.warning("checkpoint of step %d %s; going back to the one before", step, damage)
@@ -176,21 +181,80 @@ class Checkpoints:
     def _path(self, step: int | str) -> Path:
         return self._directory / str(step)
 
-    def _damage(self, step: int) -> str | None:
-        seal = self._seals / f"{step}.json"
-        if not seal.exists():
-            return _UNFINISHED
-        found = _digests(self._path(step))
+
+def read_weights(directory: Path, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Reads a part of the newest intact state, and touches nothing: not even what is damaged.
+
+    The directory may be read-only, and the run may be going on.
+
+    Args:
+      directory: That of `Checkpoints`.
+      like: The fields of `State` to read, such as its params, with the shapes that they must have;
+        the others may be anything.
+
+    Returns:
+      Of which step they are, and the fields, of NumPy arrays.
+
+    Raises:
+      InputError: No checkpoint is intact, or the newest is not of such a state.
+    """
+    passed_over: set[int] = set()
+    while steps := _steps(directory) - passed_over:
+        step = max(steps)
         try:
-            expected = dict(json.loads(seal.read_bytes()))
-        except (ValueError, TypeError):
-            return "has a damaged seal"
-        for name in sorted(expected.keys() | found.keys()):
-            if name not in found:
-                return f"has lost {name}"
-            if expected.get(name) != found[name]:
-                return f"is damaged in {name}"
-        return None
+            damage = _damage(directory, step)
+            if damage is None:
+                return step, _read(directory / str(step), like)
+            if damage != _UNFINISHED:
+                _log.warning("checkpoint of step %d %s; taking the one before", step, damage)
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError) or step == max(_steps(directory), default=None):
+                raise
+            # The run that goes on has saved a newer one, and is removing this one.
+        passed_over.add(step)
+    raise InputError(f"{directory} holds no checkpoint that is intact")
+
+
+def _steps(directory: Path) -> set[int]:
+    if not directory.is_dir():
+        return set()
+    return {int(path.name) for path in directory.iterdir() if path.name.isdecimal()}
+
+
+def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    _check_fits(path, like)
+    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(
+            path / "state", args=ocp.args.PyTreeRestore(item=template, partial_restore=True)
+        )
+
+
+def _check_fits(path: Path, like: dict[str, Any]) -> None:
+    """Raises InputError unless those fields of a checkpoint's state have the same arrays.
+
+    Orbax restores an array of another shape without a word.
+    """
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        saved = handler.metadata(path / "state").tree
+    expected = _described(like)
+    found = _described({field: tree for field, tree in saved.items() if field in like})
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{path} is of another network, or of another version of the code: {name} is "
+                f"{found.get(name, 'missing')}, and {expected.get(name, 'unknown')} here"
+            )
+
+
+def _described(tree: Any) -> dict[str, str]:
+    """The type and shape of each array, by its place in a tree."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): f"{np.dtype(leaf.dtype)}"
+        f"[{','.join(map(str, leaf.shape))}]"
+        for path, leaf in leaves
+    }
 
 
 @contextlib.contextmanager
@@ -208,6 +272,24 @@ def _system_errors(directory: Path) -> Iterator[None]:
 
 def _as_dict(state: State) -> dict:
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def _damage(directory: Path, step: int) -> str | None:
+    """What is wrong with the checkpoint of a step; None if it is intact."""
+    seal = directory / "sha256" / f"{step}.json"
+    if not seal.exists():
+        return _UNFINISHED
+    found = _digests(directory / str(step))
+    try:
+        expected = dict(json.loads(seal.read_bytes()))
+    except (ValueError, TypeError):
+        return "has a damaged seal"
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"has lost {name}"
+        if expected.get(name) != found[name]:
+            return f"is damaged in {name}"
+    return None
 
 
 def _digests(directory: Path) -> dict[str, str]:

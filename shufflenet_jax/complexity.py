@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jax.extend import core
 
 from shufflenet_jax import chwn
+from shufflenet_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Complexity:
 def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Complexity:
     """Counts multiply-adds and parameters; BN, ReLU, pooling and shuffle count nothing.
 
+    What `jax.lax.scan` repeats counts every time. Of branches, the one that costs most counts.
+
     Nothing is computed, so the network may be abstract, with no weights allocated:
 
     >>> from shufflenet_jax import shufflenet
@@ -38,9 +42,12 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
     Complexity(macs=137460672, macs_without_head=136500672, params=1865728)
 
     Args:
-      network: Called on one NHWC image with train=False. What it computes under
+      network: Called on one NHWC image with train=False; any module. What it computes under
         `jax.named_scope("head")` is the classifier.
       input_shape: Height, width and channels of the image.
+
+    Raises:
+      InputError: A loop of it has no fixed number of turns, or it does not take such images.
     """
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
 
@@ -48,8 +55,8 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
         return nnx.merge(graphdef, params, rest)(image, train=False)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    # The direct form has one equation a convolution; the fast forms spread it over many.
-    with chwn.form("direct"):
+    # The direct form has one equation a convolution; the fast form spreads it over many.
+    with chwn.form(chwn.DIRECT):
         jaxpr = jax.make_jaxpr(forward)(params, rest, image).jaxpr
     counts = list(_multiply_adds(jaxpr))
     return Complexity(
@@ -86,17 +93,35 @@ class _OneKey(nnx.RngStream):
 
 
 def _multiply_adds(jaxpr: core.Jaxpr, in_head: bool = False) -> Iterator[tuple[int, bool]]:
-    """Yields (multiply-adds, whether in the head) of every convolution and matrix product."""
+    """Yields (multiply-adds, whether in the head) of every convolution and matrix product.
+
+    Raises:
+      InputError: A loop runs who knows how often.
+    """
     for eqn in jaxpr.eqns:
         eqn_in_head = in_head or "head" in str(eqn.source_info.name_stack).split("/")
-        if eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval
-            out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            # Each output value sums over one filter: kernel height x width x channels of a group.
-            yield eqn.outvars[0].aval.size * kernel.size // out_channels, eqn_in_head
-        elif eqn.primitive.name == "dot_general":
-            (contracting, _), _ = eqn.params["dimension_numbers"]
-            summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
-            yield eqn.outvars[0].aval.size * summed, eqn_in_head
-        for sub in core.jaxprs_in_params(eqn.params):
-            yield from _multiply_adds(sub, eqn_in_head)
+        within = [
+            list(_multiply_adds(sub, eqn_in_head)) for sub in core.jaxprs_in_params(eqn.params)
+        ]
+        match eqn.primitive.name:
+            case "conv_general_dilated":
+                kernel = eqn.invars[1].aval
+                out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+                # Each output value sums over one filter: height x width x channels of a group.
+                yield eqn.outvars[0].aval.size * kernel.size // out_channels, eqn_in_head
+            case "dot_general":
+                (contracting, _), _ = eqn.params["dimension_numbers"]
+                summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
+                yield eqn.outvars[0].aval.size * summed, eqn_in_head
+            case "scan":
+                for macs, inner_in_head in chain(*within):
+                    yield eqn.params["length"] * macs, inner_in_head
+            case "cond":
+                yield from max(within, key=lambda branch: sum(macs for macs, _ in branch))
+            case "while" if any(within):
+                raise InputError(
+                    "multiply-adds in a loop without a fixed number of turns cannot be counted: "
+                    "use jax.lax.scan, or fori_loop with numbers that are known"
+                )
+            case _:
+                yield from chain(*within)

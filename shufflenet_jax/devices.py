@@ -8,7 +8,7 @@ over all.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -119,11 +119,9 @@ def share() -> Share:
     return Share(jax.process_index(), jax.process_count())
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is true in some process. All processes must ask, and get one answer."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+def gather(numbers: Sequence[int]) -> np.ndarray:
+    """The numbers of every process, a row each. All processes must ask, and get one answer."""
+    return np.asarray(multihost_utils.process_allgather(np.array(numbers, np.int32)))
 
 
 def from_lead(number: int) -> int:

@@ -6,7 +6,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import Conv
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
 
 
 class Pointwise(nnx.Module):
@@ -28,7 +29,8 @@ class Shift(nnx.Module):
     def __call__(
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
-        del use_running_average
+        if not use_running_average:
+            raise InputError("a folded network is for evaluation only: train the one it is made of")
         return x + chwn.per_channel(self.bias[...].astype(x.dtype))
 
 
@@ -40,21 +42,24 @@ def fold(network: nnx.Module) -> nnx.Module:
     the convolution had.
 
     Args:
-      network: One in which the BN that follows a convolution ``NAME`` is called ``NAME_norm``, as
-        in every network of this library. The copy is for evaluation only.
+      network: Any module. Every `shufflenet_jax.layers.ConvNorm` in it is folded, wherever it
+        stands; batch normalisation apart from one stays what it is. The copy is for evaluation
+        only.
     """
     folded = nnx.clone(network)
     for _, module in list(nnx.iter_modules(folded)):
-        for name, norm in list(vars(module).items()):
-            if isinstance(norm, nnx.BatchNorm):
-                conv: Conv = getattr(module, name.removesuffix("_norm"))
-                scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
-                kernel = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
-                bias = 0.0 if conv.bias is None else conv.bias[...]
-                setattr(module, name, Shift(norm.bias[...] + (bias - norm.mean[...]) * scale))
-                if kernel.shape[:2] == (1, 1) and conv.stride == 1:
-                    weights = chwn.by_group(kernel, conv.groups)
-                    setattr(module, name.removesuffix("_norm"), Pointwise(weights))
-                else:
-                    conv.kernel[...], conv.bias = kernel, None
+        if isinstance(module, ConvNorm) and isinstance(module.norm, BatchNorm):
+            module.conv, module.norm = _folded(module.conv, module.norm)
     return folded
+
+
+def _folded(conv: Conv, norm: BatchNorm) -> tuple[nnx.Module, Shift]:
+    """A convolution that scales, and what is then added."""
+    scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
+    kernel = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
+    bias = 0.0 if conv.bias is None else conv.bias[...]
+    shift = Shift(norm.bias[...] + (bias - norm.mean[...]) * scale)
+    if kernel.shape[:2] == (1, 1) and conv.stride == 1 and not conv.padding:
+        return Pointwise(chwn.by_group(kernel, conv.groups)), shift
+    conv.kernel[...], conv.bias = kernel, None
+    return conv, shift

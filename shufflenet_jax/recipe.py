@@ -1,5 +1,6 @@
 """Training recipes as data: the paper's (section 4), and scaled-down budgets."""
 
+import math
 from dataclasses import dataclass, field
 
 import jax
@@ -28,6 +29,9 @@ class Recipe:
         each device's share, without communication. The running statistics are then the mean over
         the devices.
       preprocessing: Image size, augmentation and the evaluation crop.
+
+    Raises:
+      InputError: A value that no run can use; the field is named.
     """
 
     epochs: int = 240
@@ -41,15 +45,28 @@ class Recipe:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
-        if self.clip_norm < 0:
-            raise InputError(f"clip_norm must not be negative, as {self.clip_norm} is")
-        if self.batch_norm not in ("global", "device"):
-            raise InputError(f"batch_norm must be global or device, not {self.batch_norm!r}")
+        for names, kind, rule, holds in (
+            (("epochs", "batch_size"), int, "an integer of at least 1", lambda n: n >= 1),
+            (
+                ("learning_rate", "weight_decay", "clip_norm"),
+                (int, float),
+                "a finite number, not negative",
+                lambda x: 0 <= x < math.inf,
+            ),
+            (
+                ("momentum", "label_smoothing"),
+                (int, float),
+                "a number in [0, 1)",
+                lambda x: 0 <= x < 1,
+            ),
+            (("batch_norm",), str, "global or device", lambda text: text in ("global", "device")),
+            (("preprocessing",), Preprocessing, "a Preprocessing", lambda _: True),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                # A truth value is an integer to Python.
+                if not isinstance(value, kind) or isinstance(value, bool) or not holds(value):
+                    raise InputError(f"{name} must be {rule}, not {value!r}")
 
     def steps(self, num_examples: int) -> int:
         """Training steps on a data set of that many images."""

@@ -9,15 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Shaped
 
 from shufflenet_jax.data import Batch
 from shufflenet_jax.devices import ONE_DEVICE, Devices
+from shufflenet_jax.images import normalise
 from shufflenet_jax.layers import BatchNorm
-
-# Mean and standard deviation of ImageNet's training pixels, in [0, 1], by channel (R, G, B).
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @jax.tree_util.register_dataclass
@@ -46,6 +43,7 @@ class ManyHeaded(Protocol):
         self, images: Float[Array, "b h w 3"], key: Array
     ) -> list[tuple[float, Float[Array, "b classes"]]]:
         """Returns logits with their weights in the loss, those of the network's call first."""
+        ...
 
 
 TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
@@ -74,12 +72,6 @@ def create_state(
     graphdef, params, batch_stats = split(network)
     step = jnp.zeros((), jnp.int32)
     return graphdef, State(step, params, batch_stats, optimizer.init(params))
-
-
-def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Takes RGB images of 0 to 255 to the range the networks are trained on."""
-    mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (PIXEL_MEAN, PIXEL_STD))
-    return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def make_train_step(
@@ -118,20 +110,15 @@ def make_train_step(
         count = devices.mean(batch.mask.sum(dtype=jnp.float32))
         return total / jnp.where(count > 0, count, 1)
 
-    def merge(params: dict, batch_stats: dict) -> nnx.Module:
+    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         if batch_norm == "global":
             network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
-        return network
-
-    def heads_of(network: nnx.Module, images: Array, key: Array) -> list[tuple[float, Array]]:
+        images = normalise(batch.image)
         if isinstance(network, ManyHeaded):
-            return network.heads(images, key)
-        return [(1.0, network(images, train=True))]
-
-    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
-        network = merge(params, batch_stats)
-        heads = heads_of(network, normalise(batch.image), devices.own_key(key))
+            heads = network.heads(images, devices.own_key(key))
+        else:
+            heads = [(1.0, network(images, train=True))]
         _, logits = heads[0]
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing

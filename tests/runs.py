@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from experiments import compile_cache
+from experiments.sweep import compile_cache
 from shufflenet_jax import Stem, shufflenet
 from shufflenet_jax.data import Preprocessing, load
 from shufflenet_jax.fit import Intervals, fit
@@ -23,7 +23,8 @@ from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import Evaluation
 
 ROOT = Path(__file__).parents[1]
-STEPS = 21  # an epoch
+ENDS = (22, 43, 64, 84)
+"""The steps at which the epochs of a run of four end."""
 
 
 def network() -> nnx.Module:

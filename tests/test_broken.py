@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from sweeps import create_sweep
 from test_train import RECIPE, random_batch, tiny
 
-from experiments import config as configs
-from experiments import experiment, workdir
 from experiments.__main__ import main
+from experiments.sweep import workdir
 from shufflenet_jax import data
 from shufflenet_jax.data import decode
 from shufflenet_jax.errors import InputError
@@ -250,9 +250,7 @@ def test_corrupt_images(tmp_path, drill):
     root = write_pets(tmp_path / "pets", BROKEN)
 
     def cell(name: str, *options: str) -> subprocess.Popen:
-        config = experiment.load("table3").get_config("digits")
-        configs.override(config, [*SHRUNK, f"data.name=folder:{root}"])
-        workdir.create(experiment.load("table3"), "digits", config, tmp_path / name)
+        create_sweep(tmp_path / name, *SHRUNK, f"data.name=folder:{root}")
         command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--workdir"]
         return subprocess.Popen([*command, tmp_path / name, *options], stderr=subprocess.PIPE)
 

@@ -557,7 +557,7 @@ def stripes_dir(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", ["stripes", "stripes/wide-v2", "stripes/wide-v2:1.10.0"])
 def test_prepared_tfds_data_set_is_found_by_name(stripes_dir, name):
-    data.check(name, stripes_dir)
+    data.find(name, stripes_dir)
     dataset = data.load(name, stripes_dir)
     assert dataset.class_names == ("0", "1", "2")
     assert [(label, key) for _, label, key in everything(dataset.train)] == [

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from shufflenet_jax import Unit, fold, shufflenet
-from shufflenet_jax.layers import BatchNorm, Conv
+from shufflenet_jax.layers import ConvNorm
 
 
 def trained_looking(network):
@@ -44,12 +44,11 @@ class Biased(Unit):
 
     def __init__(self):
         rngs = nnx.Rngs(0)
-        self.conv = Conv(4, 6, 3, bias=True, rngs=rngs)
-        self.conv.bias[...] = jnp.arange(6.0)
-        self.conv_norm = BatchNorm(6, epsilon=0.1, rngs=rngs)
+        self.box = ConvNorm(4, 6, 3, bias=True, epsilon=0.1, rngs=rngs)
+        self.box.conv.bias[...] = jnp.arange(6.0)
 
     def forward(self, x, *, train):
-        return self.conv_norm(self.conv(x), use_running_average=not train)
+        return self.box(x, train=train)
 
 
 def test_a_bias_before_batch_norm_is_folded_too():

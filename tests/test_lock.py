@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from experiments import lock
-from experiments.lock import Held, hold, is_held
+from experiments.sweep import lock
+from experiments.sweep.lock import Held, hold, is_held
 
 
 def test_only_one_holds_it_and_it_is_given_back(tmp_path):
@@ -29,7 +29,7 @@ def test_only_one_holds_it_and_it_is_given_back(tmp_path):
 
 
 def hold_forever(path):
-    code = f"import sys, time; from experiments.lock import hold\nwith hold(__import__('pathlib').Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"  # noqa: E501
+    code = f"import sys, time; from experiments.sweep.lock import hold\nwith hold(__import__('pathlib').Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"  # noqa: E501
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process

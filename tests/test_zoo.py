@@ -1,16 +1,26 @@
 """The networks that ShuffleNet is compared with: published counts, shapes and widths."""
 
-from functools import cache
+import inspect
+import json
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import paper
+from experiments.tables import paper
 from shufflenet_jax import (
+    IMAGENET_STEM,
+    SMALL_STEM,
+    BottleneckUnit,
     InputError,
+    PlainUnit,
+    ShuffleUnit,
+    SqueezeExcitation,
     Stem,
+    Unit,
     abstract,
     complexity,
     mobilenet_v1,
@@ -21,7 +31,7 @@ from shufflenet_jax import (
 from shufflenet_jax.layers import Conv
 from shufflenet_jax.models.structures import CONV1_CHANNELS, STRUCTURES
 from shufflenet_jax.widths import solve
-from shufflenet_jax.zoo import FAMILIES, NETWORKS
+from shufflenet_jax.zoo import FAMILIES, NETWORKS, Family, build, family_of, register
 
 
 def count(name):
@@ -152,3 +162,181 @@ def test_what_there_is_not():
         structure("resnet", mflops=60, rngs=nnx.Rngs(0))
     with pytest.raises(InputError, match="width must be at least 1/32"):
         mobilenet_v1(width=0.01, rngs=nnx.Rngs(0))
+
+
+def tiny(*, width: "float" = 1.0, num_classes: "int", rngs: "nnx.Rngs"):
+    """A network of one's own, its annotations texts as `from __future__ import annotations` has."""
+    return nnx.Linear(4, int(num_classes * width), rngs=rngs)
+
+
+class Tiny(nnx.Module):
+    def __init__(
+        self,
+        size=4,
+        *,
+        deep=False,
+        dropped=0.5,
+        kind="plain",
+        repeats=(1, 2),
+        stem=SMALL_STEM,
+        mixed=(1, 0.5),
+        nothing=None,
+        unit=PlainUnit,
+        num_classes,
+        rngs,
+    ):
+        self.set = (size, deep, dropped, kind, repeats, stem)
+        self.linear = nnx.Linear(size, num_classes, rngs=rngs)
+
+
+class GatedUnit(Unit):
+    """A unit of one's own: a convolution, scaled."""
+
+    def __init__(self, in_channels, out_channels, stride, *, gain=2.0, deep=False, rngs):
+        self.conv = Conv(in_channels, out_channels, 3, stride=stride, rngs=rngs)
+        self.gain, self.deep = gain, deep
+
+    def forward(self, x, *, train):
+        return self.gain * self.conv(x)
+
+
+TINY = {
+    "size": 4,
+    "deep": False,
+    "dropped": 0.5,
+    "kind": "plain",
+    "repeats": (1, 2),
+    "stem": SMALL_STEM,
+}
+SKELETON = {
+    "channels": (240, 480, 960),
+    "conv1_channels": 24,
+    "repeats": (4, 8, 4),
+    "stem": IMAGENET_STEM,
+}
+
+
+class Partial(partial):
+    """One that `functools.partial` does not merge with another."""
+
+
+@pytest.mark.parametrize(
+    ("thing", "arguments"),
+    [
+        (tiny, {"width": 1.0}),
+        (Tiny, TINY),
+        (partial(Tiny, 5), {key: TINY[key] for key in TINY if key != "size"}),
+        (partial(partial(Tiny, deep=True), kind="odd"), TINY | {"deep": True, "kind": "odd"}),
+        (Partial(Partial(Tiny, deep=True), kind="odd"), TINY | {"deep": True, "kind": "odd"}),
+        (GatedUnit, SKELETON | {"gain": 2.0, "deep": False}),
+        (partial(GatedUnit, gain=3.0), SKELETON | {"gain": 3.0, "deep": False}),
+        (BottleneckUnit, SKELETON | {"groups": 1, "ratio": 4}),
+        (partial(SqueezeExcitation, unit=PlainUnit), SKELETON | {"reduction": 16}),
+        (Family(tiny, {}), {}),
+    ],
+)
+def test_what_can_be_configured_of_a_constructor(thing, arguments):
+    assert family_of(thing).arguments == arguments
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (ShuffleUnit, "ShuffleUnit needs groups: give a default, or bind with functools.partial"),
+        (partial(SqueezeExcitation, reduction=8), "SqueezeExcitation needs unit: "),
+        (lambda width, depth, *, num_classes, rngs: None, "<lambda> needs width, depth: "),
+        (nnx.Linear, "Linear is neither a network's constructor, which takes num_classes and rngs"),
+        (dict, "dict is neither"),
+        (lambda in_channels, out_channels, stride, rngs, stem=1: None, "<lambda> takes stem, as"),
+        ("shufflenet", "'shufflenet' is no constructor"),
+        (partial(tiny, 1, 2), "tiny: .*arguments"),
+    ],
+)
+def test_what_is_no_constructor_is_refused(thing, message):
+    with pytest.raises(InputError, match=message):
+        inspect.unwrap(family_of)(thing)  # as where no type checker watches
+
+
+def test_the_network_around_a_unit_is_tables_1():
+    """ShuffleNet with one group is nothing but the skeleton and its unit."""
+    around = family_of(partial(ShuffleUnit, groups=1)).build(
+        {"channels": [144, 288], "repeats": [1, 2]}, num_classes=7
+    )
+    ours = abstract(shufflenet, groups=1, channels=(144, 288), repeats=(1, 2), num_classes=7)
+    assert nnx.state(around) == nnx.state(ours)
+    wide = family_of(partial(GatedUnit)).build(
+        {"conv1_channels": 6, "channels": [8, 9], "repeats": [1, 2], "gain": 5}, num_classes=7
+    )
+    assert wide.widths == (6, 8, 9)
+    assert [len(stage) for stage in wide.stages] == [1, 2]
+    assert wide.stages[1][1].gain == 5.0
+
+
+@pytest.fixture
+def registry():
+    """Families that are registered are gone after the test."""
+    before = dict(FAMILIES)
+    yield FAMILIES
+    FAMILIES.clear()
+    FAMILIES.update(before)
+
+
+def test_a_registered_network_is_built_from_plain_values(registry):
+    register("mine", Tiny)
+    plain = json.loads('{"size": 6, "dropped": 1, "repeats": [3], "stem": {"stride": 2}}')
+    built = build("mine", plain, num_classes=3, rngs=nnx.Rngs(0))
+    assert built.set == (6, False, 1.0, "plain", (3,), Stem(stride=2, max_pool=False))
+    assert isinstance(built.set[2], float)
+    assert built.linear.kernel.shape == (6, 3)
+    assert build("mine", {}, num_classes=3).set[0] == 4
+
+
+def test_a_network_from_plain_values_is_the_one_that_its_constructor_makes():
+    plain = {"groups": 8, "width": 0.25, "repeats": [1, 1, 1], "stem": {"max_pool": False}}
+    built = build("shufflenet", plain, num_classes=10, rngs=nnx.Rngs(3))
+    made = shufflenet(
+        groups=8,
+        width=0.25,
+        repeats=(1, 1, 1),
+        stem=Stem(max_pool=False),
+        num_classes=10,
+        rngs=nnx.Rngs(3),
+    )
+    assert nnx.graphdef(built) == nnx.graphdef(made)
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(built), nnx.state(made))
+    drawn = build("shufflenet", plain, num_classes=10)
+    assert {type(leaf) for leaf in jax.tree.leaves(nnx.state(drawn))} == {jax.ShapeDtypeStruct}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("shufflnet", {}, "unknown network 'shufflnet'; did you mean shufflenet"),
+        ("wholly else", {}, "unknown network 'wholly else'; there is shufflenet, "),
+        ("shufflenet", {"witdh": 1.0}, "shufflenet: unknown argument 'witdh'; did you mean width?"),
+        ("vgg16", {"width": 1.0}, "vgg16: unknown argument 'width'; there is none to set"),
+        ("shufflenet", {"groups": 2.0}, "groups must be an integer, not 2.0"),
+        ("shufflenet", {"groups": True}, "groups must be an integer, not True"),
+        ("shufflenet", {"shuffle": 1}, "shuffle must be true or false, not 1"),
+        ("shufflenet", {"width": "wide"}, "width must be a number, not 'wide'"),
+        ("shufflenet", {"rounding": None}, "rounding must be a text, not None"),
+        ("shufflenet", {"repeats": "123"}, "repeats must be a list, not '123'"),
+        ("shufflenet", {"repeats": [1, "2"]}, "each of repeats must be an integer, not '2'"),
+        ("shufflenet", {"stem": {"pool": True}}, "stem must have the fields stride, max_pool, not"),
+        ("shufflenet", {"stem": {"stride": "2"}}, "stem.stride must be an integer, not '2'"),
+        ("shufflenet", {"stem": {"stride": 3}}, "a stem's stride is 1 or 2, not 3"),
+        ("shufflenet", {"groups": 5}, "network shufflenet: 272 channels do not divide into 5"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name, arguments, message):
+    with pytest.raises(InputError, match=message):
+        build(name, arguments, num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "", "2nd", "my net", "a/b", "../up", "net=1", "é"])
+def test_names_that_are_taken_or_none_are_refused(registry, name):
+    message = "already" if name == "shufflenet" else "cannot be called"
+    with pytest.raises(InputError, match=message):
+        register(name, tiny)
+    assert registry.get(name) is not tiny
+    register("my-own.net_2", tiny)

@@ -5,7 +5,7 @@ from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Ident
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.pipeline import Batch, Share, eval_batches, train_batches
 from shufflenet_jax.data.preprocess import Preprocessing
-from shufflenet_jax.data.sources import check, find, label, load, prepare
+from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
     "NEVER_SKIPPED",
@@ -20,11 +20,11 @@ __all__ = [
     "Preprocessing",
     "Share",
     "Skipped",
-    "check",
     "eval_batches",
     "find",
     "label",
     "load",
     "prepare",
+    "resolve",
     "train_batches",
 ]

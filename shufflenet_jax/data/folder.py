@@ -185,6 +185,7 @@ class FoundFolder(Found):
         arrays["json"] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
         contents = io.BytesIO()
         np.savez(contents, **arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, contents.getvalue())
 
 

@@ -59,9 +59,13 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     return find(name, data_dir).open()
 
 
-def check(name: str, data_dir: Path | None = None) -> None:
-    """Raises the InputError that ``find`` would raise."""
-    find(name, data_dir)
+def resolve(name: str) -> str:
+    """The name by which a data set is found from any working directory: of a folder, its path.
+
+    Raises:
+      InputError: There is no such path.
+    """
+    return f"folder:{_root(name)}" if name.startswith("folder:") else name
 
 
 def label(name: str) -> str:

@@ -1,0 +1,159 @@
+"""Trained networks out of the directories of runs."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from shufflenet_jax import zoo
+from shufflenet_jax.checkpoint import read_weights
+from shufflenet_jax.data import Preprocessing
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.files import write_atomically
+from shufflenet_jax.models.skeleton import Stem
+from shufflenet_jax.train import split
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as a run has trained it, and what it takes to use it.
+
+    To classify an image, take it through `shufflenet_jax.data.eval_image` with the preprocessing,
+    and batches of them through `shufflenet_jax.train.normalise`; the greatest of the network's
+    logits is the place of the class in class_names.
+
+    Attributes:
+      network: With trained weights and the running statistics of BN. Called as
+        ``network(images)``, it evaluates.
+      preprocessing: Of the images that it was trained on.
+      class_names: One for each of its logits.
+      step: Training steps it has taken.
+      name: Of its family, in `shufflenet_jax.zoo`.
+      arguments: Its own within the family, as plain values.
+    """
+
+    network: nnx.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    step: int
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def describe(
+    directory: Path,
+    *,
+    name: str,
+    arguments: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+) -> None:
+    """Writes network.json into the directory of a run, which `load_trained` builds the network by.
+
+    Args:
+      directory: That `shufflenet_jax.fit.fit` is given.
+      name: Of the network's family; see `shufflenet_jax.zoo.build`.
+      arguments: Of the family; plain values, or a `Stem`.
+      preprocessing: Of the images.
+      class_names: Of the data set, in the order of its labels.
+
+    Raises:
+      InputError: JSON has no such value as one of the arguments.
+    """
+    plain = {
+        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
+        for key, value in arguments.items()
+    }
+    described = {
+        "family": name,
+        "arguments": plain,
+        "num_classes": len(class_names),
+        "class_names": list(class_names),
+        "preprocessing": dataclasses.asdict(preprocessing),
+    }
+    try:
+        # In ASCII, which also holds the halves of characters that stand for undecodable bytes in
+        # the names of files.
+        text = json.dumps(described, indent=1, ensure_ascii=True)
+    except TypeError as error:
+        raise InputError(f"network {name}: an argument cannot be written down: {error}") from error
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / _NAME, text)
+
+
+def load_trained(
+    run_directory: str | os.PathLike[str],
+    constructor: zoo.Family | zoo.Constructor | None = None,
+) -> Trained:
+    """The network of a run, with the weights of its newest intact checkpoint.
+
+    Nothing is written: the directory may be read-only, and the run may be going on. How it was
+    optimised does not matter.
+
+    Args:
+      run_directory: That of a run, which holds network.json and checkpoints.
+      constructor: Of a network of one's own, where it is not registered under its name; see
+        `shufflenet_jax.zoo.family_of`.
+
+    Raises:
+      InputError: The directory is none of a run; the network is unknown; no checkpoint is intact;
+        or its weights are not the network's, which another version of the code has begun. The file
+        is named.
+    """
+    directory = Path(run_directory).absolute()
+    path = directory / _NAME
+    name, arguments, class_names, preprocessing = _read(path)
+    try:
+        if constructor is None:
+            network = zoo.build(name, arguments, num_classes=len(class_names))
+        else:
+            family = zoo.family_of(constructor)
+            network = family.build(arguments, num_classes=len(class_names))
+    except InputError as error:
+        raise InputError(
+            f"{path}: {error} (register a network of your own, or give its constructor)"
+        ) from error
+    graphdef, params, batch_stats = split(network)
+    step, weights = read_weights(
+        directory / "checkpoints", {"params": params, "batch_stats": batch_stats}
+    )
+    weights = jax.tree.map(jnp.asarray, weights)
+    network = nnx.merge(graphdef, weights["params"], weights["batch_stats"])
+    return Trained(network, preprocessing, class_names, step, name, arguments)
+
+
+_NAME = "network.json"
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any], tuple[str, ...], Preprocessing]:
+    """Family, arguments, class names and preprocessing."""
+    try:
+        described = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{path} does not exist: this is no run's directory, or one of a version before it"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    try:
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in described["preprocessing"].items()
+        }
+        family, arguments = str(described["family"]), dict(described["arguments"])
+        class_names, count = tuple(described["class_names"]), described["num_classes"]
+        preprocessing = Preprocessing(**fields)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is of another version of the code: {error!r}") from error
+    if count != len(class_names):
+        raise InputError(f"{path} has {count} classes and the names of {len(class_names)}")
+    return family, arguments, class_names, preprocessing
