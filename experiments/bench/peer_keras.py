@@ -20,6 +20,7 @@ from shufflenet_jax.units import ShuffleUnit
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:
     """Prepares the step or the inference as one tf.function."""
     del variant
+    assert network is not None
     tf.config.threading.set_intra_op_parallelism_threads(workload.threads)
     model = keras_network(network, workload.subject.image_size)
     prepare_network = _training if workload.mode == "train" else _inference
@@ -55,7 +56,7 @@ def _unit(x, unit: ShuffleUnit):
 
 
 def _conv_norm(x, box: ConvNorm):
-    conv, norm = box.conv, box.norm
+    conv, norm = inputs.parts(box)
     size, _, _, out_channels = conv.kernel.shape
     if size > 1:
         x = layers.ZeroPadding2D(size // 2)(x)

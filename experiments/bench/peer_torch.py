@@ -20,7 +20,8 @@ def prepare(workload: Workload, network: Network | None, variant: str) -> Prepar
     """Prepares eager PyTorch, torch.compile ("compile"), or eager with BN "folded" into convs."""
     torch.set_num_threads(workload.threads)
     if isinstance(workload.subject, Operation):
-        return _operation(workload)
+        return _operation(workload.subject, workload)
+    assert network is not None
     module = TorchNetwork(network).to(_device(), memory_format=torch.channels_last)
     if variant == "folded":
         fold(module.eval())
@@ -61,7 +62,7 @@ class ConvNorm(nn.Module):
 
     def __init__(self, box: layers.ConvNorm):
         super().__init__()
-        conv, norm = box.conv, box.norm
+        conv, norm = inputs.parts(box)
         size, _, in_channels, out_channels = conv.kernel.shape
         self.conv = nn.Conv2d(
             in_channels * conv.groups,
@@ -190,12 +191,12 @@ def _training(workload: Workload, module: nn.Module, compile_: Callable) -> Prep
     return Prepared(run, lambda loss: [loss.numpy(force=True)])
 
 
-def _operation(workload: Workload) -> Prepared:
-    given = inputs.arguments(workload)
-    compute = _compute(workload.subject)
+def _operation(operation: Operation, workload: Workload) -> Prepared:
+    given = inputs.arguments(operation, workload.batch)
+    compute = _compute(operation)
     x = _channels_last(given.x)
     weights = [torch.from_numpy(each).to(_device()) for each in given.weights]
-    if workload.subject.kind == "conv":
+    if operation.kind == "conv":
         weights[0] = weights[0].permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
     def forward() -> tuple[torch.Tensor, ...]:
@@ -224,13 +225,14 @@ def _compute(operation: Operation) -> Callable[..., torch.Tensor]:
     def norm_relu(x, scale, bias):
         return functional.relu(functional.batch_norm(x, None, None, scale, bias, training=True))
 
-    return {
+    by_kind: dict[str, Callable[..., torch.Tensor]] = {
         "conv": conv,
         "norm_relu": norm_relu,
         "channel_shuffle": lambda x: channel_shuffle(x, operation.groups),
         "max_pool": max_pool,
         "avg_pool": avg_pool,
-    }[operation.kind]
+    }
+    return by_kind[operation.kind]
 
 
 def _channels_last(nhwc: np.ndarray) -> torch.Tensor:

@@ -19,7 +19,7 @@ from time import perf_counter
 from experiments import tables
 from experiments.report import markdown
 from experiments.sweep import provenance, workdir
-from experiments.sweep.experiment import Cell
+from experiments.sweep.experiment import Cell, Experiment
 from experiments.sweep.launch import COMMAND_LINE
 from experiments.sweep.plan import freeze
 
@@ -74,7 +74,7 @@ def of_many(directory: Path, count: int) -> str:
     _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import plan; {call}"])
     made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
     _fill(directory)
-    seeds = count // len(tables.load("table3").cells)
+    seeds = count // len(_table3().cells)
     commands = {
         f"run table3 --seeds {seeds} --dry-run": ["--workdir", str(directory.with_name("dry"))],
         "status": ["--workdir", str(directory)],
@@ -94,7 +94,7 @@ def of_many(directory: Path, count: int) -> str:
 
 def plan(directory: str, count: int) -> None:
     """Plans a sweep of so many cells, and prints the seconds that it took."""
-    chosen = dataclasses.replace(tables.load("table3"), cells=tuple(_cells(count)))
+    chosen = dataclasses.replace(_table3(), cells=tuple(_cells(count)))
     config = chosen.get_config("digits")
     began = perf_counter()
     sweep = workdir.begin(freeze(chosen, "digits", config, Path(directory)))
@@ -103,8 +103,14 @@ def plan(directory: str, count: int) -> None:
     assert len(todo) == count
 
 
+def _table3() -> Experiment:
+    chosen = tables.load("table3")
+    assert isinstance(chosen, Experiment)
+    return chosen
+
+
 def _cells(count: int) -> Iterator[Cell]:
-    known = tables.load("table3").cells
+    known = _table3().cells
     for number in range(count // len(known)):
         for cell in known:
             yield dataclasses.replace(
@@ -117,8 +123,16 @@ def _cells(count: int) -> Iterator[Cell]:
 
 def _fill(directory: Path) -> None:
     """Leaves each run of a sweep as if it had ended."""
-    attempt = {"versions": provenance.versions(("jax",)), "commit": None, "ended": "done"}
-    attempt |= {"processor": "none", "device": "cpu", "cores": 1, "python": "3", "pid": 1}
+    attempt = {
+        "versions": provenance.versions(("jax",)),
+        "commit": None,
+        "ended": "done",
+        "processor": "none",
+        "device": "cpu",
+        "cores": 1,
+        "python": "3",
+        "pid": 1,
+    }
     network = {"widths": [12, 60, 120, 240], "macs": 1, "macs_without_head": 1, "params": 1}
     result = {"status": "done", "step": 1, "top1_error": 50.0, "network": network}
     progress = {"step": 1, "total": 1, "loss": 1.0, "rate": 1.0}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Array, Bool, Int32, UInt8
 
 from shufflenet_jax.data.broken import Skipped
 from shufflenet_jax.data.dataset import Example, Examples
@@ -23,7 +23,7 @@ _STAND_IN = (124, 116, 104)
 
 
 class Batch(NamedTuple):
-    """Images and their classes.
+    """Images and their classes: NumPy's arrays as they are made, JAX's on devices.
 
     Attributes:
       image: RGB from 0 to 255.
@@ -32,9 +32,9 @@ class Batch(NamedTuple):
         is padded.
     """
 
-    image: UInt8[np.ndarray, "b h w 3"]
-    label: Int32[np.ndarray, " b"]
-    mask: Bool[np.ndarray, " b"]
+    image: UInt8[np.ndarray | Array, "b h w 3"]
+    label: Int32[np.ndarray | Array, " b"]
+    mask: Bool[np.ndarray | Array, " b"]
 
 
 class _Sample(NamedTuple):
@@ -198,16 +198,15 @@ def _sample(
 
 def _batch(batch_size: int, samples: Sequence[_Sample]) -> tuple[Batch, list[str]]:
     """A batch, and the keys of the images in it that are broken."""
-    batch = Batch(
-        image=np.zeros((batch_size, *samples[0].image.shape), np.uint8),
-        label=np.zeros(batch_size, np.int32),
-        mask=np.zeros(batch_size, bool),
-    )
+    image = np.zeros((batch_size, *samples[0].image.shape), np.uint8)
+    label = np.zeros(batch_size, np.int32)
+    mask = np.zeros(batch_size, bool)
     for index, sample in enumerate(samples):
-        batch.image[index] = sample.image
-        batch.label[index] = sample.label
-        batch.mask[index] = sample.broken is None
-    return batch, [sample.broken for sample in samples if sample.broken is not None]
+        image[index] = sample.image
+        label[index] = sample.label
+        mask[index] = sample.broken is None
+    broken = [sample.broken for sample in samples if sample.broken is not None]
+    return Batch(image, label, mask), broken
 
 
 def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Iterator[Batch]:
