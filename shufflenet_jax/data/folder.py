@@ -186,7 +186,7 @@ class FoundFolder(Found):
         rest = {"test": self.test.folder, "classes": self.train.classes, "notes": self.notes}
         arrays["json"] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
         contents = io.BytesIO()
-        np.savez(contents, **arrays)
+        np.savez(contents, allow_pickle=False, **arrays)
         write_atomically(path, contents.getvalue())
 
 
@@ -239,7 +239,8 @@ def _scan(root: Path, label: str) -> FoundFolder:
     lines = notes.lines()
     if folders[1] != "test" and (root / "test").is_dir():
         lines += (f"test is left out, as there is {folders[1]} to test on",)
-    return _found(label, *splits, np.array(modified, np.int64), lines)
+    train, test = splits
+    return _found(label, train, test, np.array(modified, np.int64), lines)
 
 
 def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
