@@ -62,19 +62,19 @@ def run(options: argparse.Namespace) -> int:
 def _experiment(options: argparse.Namespace) -> "Experiment | Printout":
     """What ``run`` was asked for: a table of the paper, a file, or a grid."""
     from experiments import tables
-    from experiments.tables import own
+    from experiments.tables import user_file
 
     if options.networks is not None:
-        own.load_networks(options.networks)
+        user_file.load_networks(options.networks)
     if options.name == "grid":
         return _grid(options)
     if options.axes:
         raise InputError("--sweep.KEY is for run grid: an experiment has cells of its own")
-    if own.is_file(options.name):
+    if user_file.is_file(options.name):
         if options.networks is not None:
             raise InputError("--networks is for experiments without a file: put NETWORKS into it")
         options.networks = Path(options.name)
-        return own.load(options.networks)
+        return user_file.load(options.networks)
     return tables.load(options.name)
 
 
@@ -149,12 +149,12 @@ def cell(options: argparse.Namespace) -> int:
     from experiments.sweep.lock import Held
 
     if options.networks is not None:
-        from experiments.tables import own
+        from experiments.tables import user_file
 
-        own.load_networks(options.networks)
+        user_file.load_networks(options.networks)
     sweep = workdir.open_sweep(options.workdir.absolute())
     sweep = sweep.with_settings(options.assignments)
-    run = sweep.run(sweep.cell(options.name), options.seed)
+    run = sweep.planned_run(sweep.cell(options.name), options.seed)
     if options.distributed or options.coordinator:
         _join(options)  # it handles SIGTERM in its own way, until the next line
     with worker.asked_to_end(sweep) as is_asked:
@@ -231,7 +231,7 @@ def report(options: argparse.Namespace) -> int:
 
 def complexity(options: argparse.Namespace) -> int:
     """Prints multiply-adds and parameters of every network."""
-    from experiments.report import counts
+    from experiments.tables import counts
 
     print(counts.as_json() if options.json else counts.as_markdown())
     return 0

@@ -235,8 +235,8 @@ def _check_fits(path: Path, like: dict[str, Any]) -> None:
 
     Orbax restores an array of another shape without a word.
     """
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path / "state").item_metadata.tree
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        saved = handler.metadata(path / "state").tree
     expected = _described(like)
     found = _described({field: tree for field, tree in saved.items() if field in like})
     for name in sorted(expected.keys() | found.keys()):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import jax
@@ -12,6 +13,7 @@ from jax.core import ShapedArray
 from jax.extend import core
 
 from shufflenet_jax import chwn
+from shufflenet_jax.errors import InputError
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -34,6 +36,8 @@ class Complexity:
 def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Complexity:
     """Counts multiply-adds and parameters; BN, ReLU, pooling and shuffle count nothing.
 
+    What `jax.lax.scan` repeats counts every time. Of branches, the one that costs most counts.
+
     Nothing is computed, so the network may be abstract, with no weights allocated:
 
     >>> from shufflenet_jax import shufflenet
@@ -41,9 +45,12 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
     Complexity(macs=137460672, macs_without_head=136500672, params=1865728)
 
     Args:
-      network: Called on one NHWC image with train=False. What it computes under
+      network: Called on one NHWC image with train=False; any module. What it computes under
         `jax.named_scope("head")` is the classifier.
       input_shape: Height, width and channels of the image.
+
+    Raises:
+      InputError: A loop of it has no fixed number of turns, or it does not take such images.
     """
     graphdef, *states = nnx.split(network, nnx.Param, ...)
 
@@ -51,8 +58,8 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
         return nnx.merge(graphdef, *states)(image, train=False)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    # The direct form has one equation a convolution; the fast forms spread it over many.
-    with chwn.form("direct"):
+    # The direct form has one equation a convolution; the fast form spreads it over many.
+    with chwn.form(chwn.DIRECT):
         jaxpr = jax.make_jaxpr(forward)(states, image).jaxpr
     counts = list(_multiply_adds(jaxpr))
     return Complexity(
@@ -90,20 +97,38 @@ class _OneKeyForAll(nnx.Rngs):
 
 
 def _multiply_adds(jaxpr: core.Jaxpr, in_head: bool = False) -> Iterator[tuple[int, bool]]:
-    """Yields (multiply-adds, whether in the head) of every convolution and matrix product."""
+    """Yields (multiply-adds, whether in the head) of every convolution and matrix product.
+
+    Raises:
+      InputError: A loop runs who knows how often.
+    """
     for eqn in jaxpr.eqns:
         eqn_in_head = in_head or "head" in str(eqn.source_info.name_stack).split("/")
-        if eqn.primitive.name == "conv_general_dilated":
-            kernel = _array_of(eqn.invars[1])
-            out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            # Each output value sums over one filter: kernel height x width x channels of a group.
-            yield _array_of(eqn.outvars[0]).size * kernel.size // out_channels, eqn_in_head
-        elif eqn.primitive.name == "dot_general":
-            (contracting, _), _ = eqn.params["dimension_numbers"]
-            summed = math.prod(_array_of(eqn.invars[0]).shape[axis] for axis in contracting)
-            yield _array_of(eqn.outvars[0]).size * summed, eqn_in_head
-        for sub in core.jaxprs_in_params(eqn.params):
-            yield from _multiply_adds(sub, eqn_in_head)
+        within = [
+            list(_multiply_adds(sub, eqn_in_head)) for sub in core.jaxprs_in_params(eqn.params)
+        ]
+        match eqn.primitive.name:
+            case "conv_general_dilated":
+                kernel = _array_of(eqn.invars[1])
+                out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+                # Each output value sums over one filter: height x width x channels of a group.
+                yield _array_of(eqn.outvars[0]).size * kernel.size // out_channels, eqn_in_head
+            case "dot_general":
+                (contracting, _), _ = eqn.params["dimension_numbers"]
+                summed = math.prod(_array_of(eqn.invars[0]).shape[axis] for axis in contracting)
+                yield _array_of(eqn.outvars[0]).size * summed, eqn_in_head
+            case "scan":
+                for macs, inner_in_head in chain(*within):
+                    yield eqn.params["length"] * macs, inner_in_head
+            case "cond":
+                yield from max(within, key=lambda branch: sum(macs for macs, _ in branch))
+            case "while" if any(within):
+                raise InputError(
+                    "multiply-adds in a loop without a fixed number of turns cannot be counted: "
+                    "use jax.lax.scan, or fori_loop with numbers that are known"
+                )
+            case _:
+                yield from chain(*within)
 
 
 def _array_of(atom: core.Var | core.Literal) -> ShapedArray:

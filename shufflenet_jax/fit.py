@@ -70,7 +70,8 @@ def fit(
     with the same arguments, and ends with the same bits as one that was not.
 
     Args:
-      network: Freshly initialised.
+      network: Freshly initialised. Its arrays are used up: `shufflenet_jax.load_trained` gives the
+        trained network.
       dataset: Train and test images.
       recipe: How to train.
       seed: Of the order of the images, of their augmentation and of dropout.

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 
 import jax
 import optax
@@ -47,14 +46,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for names, kind, rule, holds in (
-            (("epochs", "batch_size"), Integral, "an integer of at least 1", lambda n: n >= 1),
+            (("epochs", "batch_size"), int, "an integer of at least 1", lambda n: n >= 1),
             (
                 ("learning_rate", "weight_decay", "clip_norm"),
-                Real,
+                (int, float),
                 "a finite number, not negative",
                 lambda x: 0 <= x < math.inf,
             ),
-            (("momentum", "label_smoothing"), Real, "a number in [0, 1)", lambda x: 0 <= x < 1),
+            (
+                ("momentum", "label_smoothing"),
+                (int, float),
+                "a number in [0, 1)",
+                lambda x: 0 <= x < 1,
+            ),
             (("batch_norm",), str, "global or device", lambda text: text in ("global", "device")),
             (("preprocessing",), Preprocessing, "a Preprocessing", lambda _: True),
         ):

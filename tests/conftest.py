@@ -3,7 +3,7 @@
 import os
 
 # Before JAX is imported, here and in the processes that tests start.
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 

@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from shufflenet_jax import InputError, Network, ShuffleUnit, Stem, chwn
+from shufflenet_jax import InputError, Network, ShuffleUnit, Stem, chwn, interruption
 from shufflenet_jax.data import Batch, Preprocessing, load
 from shufflenet_jax.devices import ONE_DEVICE, Devices
-from shufflenet_jax.fit import Intervals, fit
+from shufflenet_jax.fit import Intervals, Preempted, fit
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_evaluate, make_train_step
 
@@ -87,69 +87,117 @@ def shard(batch, index, count):
     return Batch(*(leaf[index * size : (index + 1) * size] for leaf in batch))
 
 
-def compare(out):
-    """Everything that `test_devices` compares, as arrays in one file."""
+def compare(out, form):
+    """Everything that `test_devices` compares of a form, as arrays in one file."""
     found = {}
     batches = [random_batch(seed) for seed in range(STEPS)]
-    for form in ("matmul", "direct"):
-        for count in (1, 2, 8):
-            devices = first(count)
-            _, _, found[f"losses_{form}_{count}"] = train(form, devices, batches)
-            _, state, _ = train(form, devices, batches[:1])
-            found[f"params_{form}_{count}"] = flat(state.params)
-            found[f"stats_{form}_{count}"] = flat(state.batch_stats)
-            # Masked images unevenly spread over the devices, on one of which none is left.
-            batch = random_batch(0, masked=(0, 1, 2, 3, 9))
-            _, state, losses = train(form, devices, [batch], masked=True)
-            found[f"masked_loss_{form}_{count}"] = losses
-            found[f"masked_params_{form}_{count}"] = flat(state.params)
-        _, state, _ = train(form, first(2), batches[:1], batch_norm="device")
-        parts = [train(form, ONE_DEVICE, [shard(batches[0], index, 2)])[1] for index in range(2)]
-        # The first update is linear in the gradients, so the mean of updates is that of these.
-        for name, of in (("stats", lambda s: s.batch_stats), ("params", lambda s: s.params)):
-            found[f"own_{name}_{form}"] = flat(of(state))
-            found[f"own_{name}_{form}_by_hand"] = sum(flat(of(part)) for part in parts) / 2
+    for count in (1, 2, 8):
+        devices = first(count)
+        _, _, found[f"losses_{form}_{count}"] = train(form, devices, batches)
+        _, state, _ = train(form, devices, batches[:1])
+        found[f"params_{form}_{count}"] = flat(state.params)
+        found[f"stats_{form}_{count}"] = flat(state.batch_stats)
+        # Masked images unevenly spread over the devices, on one of which none is left.
+        batch = random_batch(0, masked=(0, 1, 2, 3, 9))
+        _, state, losses = train(form, devices, [batch], masked=True)
+        found[f"masked_loss_{form}_{count}"] = losses
+        found[f"masked_params_{form}_{count}"] = flat(state.params)
+    _, state, _ = train(form, first(2), batches[:1], batch_norm="device")
+    parts = [train(form, ONE_DEVICE, [shard(batches[0], index, 2)])[1] for index in range(2)]
+    # The first update is linear in the gradients, so the mean of updates is that of these.
+    for name, of in (("stats", lambda s: s.batch_stats), ("params", lambda s: s.params)):
+        found[f"own_{name}_{form}"] = flat(of(state))
+        found[f"own_{name}_{form}_by_hand"] = sum(flat(of(part)) for part in parts) / 2
+    if form == "matmul":
+        evaluate(form, batches[:1], found)
+        first(8).check(64)
+        try:
+            first(8).check(60)
+        except InputError as error:
+            found["refusal"] = str(error)
+    np.savez(out, **found)
+
+
+def evaluate(form, batches, found):
+    """After a step."""
     for count in (1, 8):
         devices = first(count)
-        graphdef, state, _ = train("matmul", devices, batches[:1])
+        graphdef, state, _ = train(form, devices, batches)
         tests = [random_batch(100), random_batch(101, masked=range(5, 16))]
         evaluation = make_evaluate(graphdef, devices)(state, map(devices.place, tests))
         found[f"evaluation_{count}"] = np.array(
             [evaluation.top1_error, evaluation.top5_error, evaluation.loss, evaluation.examples]
         )
-    first(8).check(64)
-    try:
-        first(8).check(60)
-    except InputError as error:
-        found["refusal"] = str(error)
-    np.savez(out, **found)
 
 
-def run(directory, *cluster):
-    """A whole run, as one process of several where cluster is given."""
-    if cluster:
-        address, count, index = cluster
-        jax.distributed.initialize(address, int(count), int(index))
+def connect(address, count, index):
+    """Makes this process one of several."""
+    jax.distributed.initialize(address, int(count), int(index))
+
+
+def start(network, directory, batch_size, epochs, **options):
     recipe = Recipe(
-        epochs=2,
-        batch_size=64,
+        epochs=epochs,
+        batch_size=batch_size,
         learning_rate=0.005,
         preprocessing=Preprocessing(
             image_size=16, crop="shift", flip=False, color=0.0, lighting=0.0
         ),
     )
-    print(
-        fit(
-            network(),
-            load("digits"),
-            recipe,
-            seed=0,
-            directory=Path(directory),
-            intervals=Intervals(log=1, evaluate=1, checkpoint=1),
-        )
+    return fit(
+        network,
+        load("digits"),
+        recipe,
+        seed=0,
+        directory=Path(directory),
+        intervals=Intervals(log=1, evaluate=1, checkpoint=1),
+        **options,
     )
+
+
+def run(directory, *cluster):
+    """A whole run, as one process of several where cluster is given."""
+    if cluster:
+        connect(*cluster)
+    print(start(network(), directory, batch_size=64, epochs=2))
+
+
+class Linear(nnx.Module):
+    """Compiles at once."""
+
+    def __init__(self):
+        self.classifier = nnx.Linear(16 * 16 * 3, 10, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, *, train=False):
+        del train
+        return self.classifier(images.reshape(len(images), -1))
+
+
+def interrupt(directory, *cluster):
+    """A run of several processes, of which the second is told to end at its 30th step.
+
+    Prints at which step it ended, and how many questions the processes had asked each other.
+    """
+    connect(*cluster)
+    questions, ask = [], interruption.gather
+
+    def gather(numbers):
+        questions.append(numbers)
+        return ask(numbers)
+
+    interruption.gather = gather
+    interruption.SECONDS = 1e6  # however slow this machine is, questions grow rarer each time
+    calls = iter(range(1_000_000))  # the first is before the first step
+
+    def interrupted():
+        return next(calls) == 30 and jax.process_index() == 1  # once, as a signal is sent once
+
+    try:
+        start(Linear(), directory, batch_size=16, epochs=2, interrupted=interrupted)
+    except Preempted as preempted:
+        print(preempted.step, len(questions))
 
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    {"compare": compare, "run": run}[command](*arguments)
+    {"compare": compare, "run": run, "interrupt": interrupt}[command](*arguments)

@@ -23,7 +23,8 @@ from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import Evaluation
 
 ROOT = Path(__file__).parents[1]
-STEPS = 21  # an epoch
+ENDS = (22, 43, 64, 84)
+"""The steps at which the epochs of a run of four end."""
 
 
 def network() -> nnx.Module:

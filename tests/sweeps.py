@@ -30,6 +30,18 @@ CELLS = ("0.25x-g3-noshuffle", "0.25x-g3", "0.25x-g8-noshuffle", "0.25x-g8")
 """A sweep of four runs, and the names of its cells."""
 
 
+ATTEMPT = {
+    "pid": 1,
+    "processor": "none",
+    "device": "cpu",
+    "cores": 1,
+    "python": "3",
+    "versions": {"jax": "0"},
+    "commit": None,
+}
+"""What is recorded of a process that has started on a run."""
+
+
 def configured(*assignments):
     """The configuration of table 3 with changes."""
     config = tables.load("table3").get_config("digits")

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from sweeps import create_sweep
 from test_train import RECIPE, random_batch, tiny
@@ -19,6 +20,7 @@ from test_train import RECIPE, random_batch, tiny
 from experiments.__main__ import main
 from experiments.sweep import workdir
 from shufflenet_jax import data
+from shufflenet_jax.data import decode
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals, fit
 from shufflenet_jax.metrics import read_metrics
@@ -71,7 +73,7 @@ def pets(tmp_path_factory) -> dict[str, data.Dataset]:
     """The same data set whole, and with three broken images."""
     root = tmp_path_factory.mktemp("pets")
     return {
-        name: data.load(f"folder:{write_pets(root / name, broken)}", root / "prepared")
+        name: data.load(f"folder:{write_pets(root / name, broken)}")
         for name, broken in (("whole", {}), ("broken", BROKEN))
     }
 
@@ -128,21 +130,56 @@ def test_an_image_is_named_once_and_the_budget_is_of_files(tmp_path, caplog):
         skipped.add("c.jpg")
 
 
+def test_what_is_not_broken_is_never_skipped(tmp_path, monkeypatch):
+    """Files that have gone or changed, and images that are merely large."""
+    root = write_pets(tmp_path / "pets", BROKEN)
+    dataset = data.load(f"folder:{root}")
+    skipped = data.Skipped("train", 40, 0.1, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "MOST_PIXELS", 16 * 16 - 1)
+        with pytest.raises(InputError, match=r"image train/\S+ has too many pixels to decode"):
+            batches_of(dataset.train, skipped)
+    path = root / "train" / "dog" / "35.jpg"
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(InputError, match=r"train/dog/35\.jpg has changed since it was found"):
+        batches_of(dataset.train, skipped)
+    path.unlink()
+    with pytest.raises(InputError, match=r"train/dog/35\.jpg has gone since it was found"):
+        batches_of(dataset.train, skipped)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("ignore",), "broken is 'ignore'"), (("skip", 1.0), "broken_budget is 1.0")],
+    [
+        (("ignore",), "broken is 'ignore'"),
+        (("skip", 1.0), "broken_budget is 1.0"),
+        (("skip", -0.1), "broken_budget is -0.1"),
+        (("skip", float("nan")), "broken_budget is nan"),
+    ],
 )
 def test_impossible_policies_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         data.Broken(*options)
 
 
+class Normalised(nnx.Module):
+    """Batch normalisation and a classifier: compiles at once."""
+
+    def __init__(self):
+        self.norm = nnx.BatchNorm(16 * 16 * 3, rngs=nnx.Rngs(0))
+        self.classifier = nnx.Linear(16 * 16 * 3, 10, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, *, train=False):
+        features = images.reshape(len(images), -1)
+        return self.classifier(self.norm(features, use_running_average=not train))
+
+
 @pytest.fixture(scope="module")
 def masked_step():
     optimizer = RECIPE.optimizer(steps=10)
-    graphdef, _ = create_state(tiny(), optimizer)
+    graphdef, _ = create_state(Normalised(), optimizer)
     step = make_train_step(graphdef, optimizer, 0.1, masked=True)
-    return lambda batch: step(create_state(tiny(), optimizer)[1], batch)
+    return lambda batch: step(create_state(Normalised(), optimizer)[1], batch)
 
 
 def test_loss_and_error_are_means_over_the_unmasked(masked_step):

@@ -2,15 +2,18 @@
 
 import dataclasses
 import logging
+import re
 import shutil
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from shufflenet_jax.checkpoint import Checkpoints
+from shufflenet_jax import InputError, checkpoint
+from shufflenet_jax.checkpoint import Checkpoints, read_weights
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import State
 
@@ -140,6 +143,111 @@ def test_an_unfinished_checkpoint_is_not_trusted(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "sha256" / "2.json").unlink()
     assert_same(restore(tmp_path), state(1))
+
+
+OTHERS = [
+    (
+        {"layer": {"kernel": jnp.zeros((64, 32))}},
+        "layer.kernel",
+        "float32[64,64]",
+        "float32[64,32]",
+    ),
+    ({"layer": {"bias": jnp.arange(4)}}, "layer.bias", "float32[4]", "int32[4]"),
+    ({"layer": {"bias": None}}, "layer.bias", "float32[4]", "unknown"),
+    ({"new": jnp.zeros(())}, "new", "missing", "float32[]"),
+]
+
+
+def other_state(changes):
+    params = state(0).params
+    for name, value in changes.items():
+        params[name] = params.get(name, {}) | value if isinstance(value, dict) else value
+    return State(jnp.int32(0), params, state(0).batch_stats, Recipe().optimizer(100).init(params))
+
+
+@pytest.mark.parametrize(("changes", "name", "there", "here"), OTHERS)
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, changes, name, there, here):
+    """Which of the arrays that differ is named does not matter."""
+    save(tmp_path, 1)
+    checkpoints, other = Checkpoints(tmp_path), other_state(changes)
+    with pytest.raises(InputError) as caught:
+        checkpoints.restore(like=other)
+    checkpoints.close()
+    assert re.fullmatch(
+        rf".*/1 is of another network, or of another version of the code: \S*{name} is "
+        rf"{re.escape(there)}, and {re.escape(here)} here",
+        str(caught.value),
+    )
+    with pytest.raises(InputError, match=rf"/1 is of another network.*: params.{name} is "):
+        read_weights(tmp_path, {"params": other.params})
+    assert_same(restore(tmp_path), state(1))
+
+
+def files(directory):
+    """Everything below a directory, and when it was last changed."""
+    return {path: path.lstat().st_mtime_ns for path in [directory, *directory.rglob("*")]}
+
+
+def weights(step):
+    return {"params": state(step).params, "batch_stats": state(step).batch_stats}
+
+
+def test_weights_are_read_whatever_the_optimizer_was(tmp_path):
+    params = state(1).params
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(
+        State(jnp.int32(1), params, state(1).batch_stats, optax.adam(0.1).init(params))
+    )
+    checkpoints.close()
+    step, found = read_weights(tmp_path, weights(0))
+    assert step == 1
+    assert_same(found, weights(1))
+
+
+def test_weights_are_read_past_what_is_damaged_or_unfinished_and_nothing_is_touched(
+    tmp_path, caplog
+):
+    checkpoints = Checkpoints(tmp_path, keep=4)
+    for step in (1, 2, 3, 4):
+        checkpoints.save(state(step))
+    checkpoints.close()
+    flip_a_bit(tmp_path / "3" / "_CHECKPOINT_METADATA")
+    (tmp_path / "sha256" / "4.json").unlink()
+    (tmp_path / "5.orbax-checkpoint-tmp").mkdir()
+    before = files(tmp_path)
+    step, found = read_weights(tmp_path, weights(0))
+    assert step == 2
+    assert_same(found, weights(2))
+    assert files(tmp_path) == before
+    # What is not finished may be being saved at this moment.
+    assert caplog.messages == [
+        "checkpoint of step 3 is damaged in _CHECKPOINT_METADATA; taking the one before"
+    ]
+
+
+def test_weights_of_a_run_that_removes_them_meanwhile(tmp_path, monkeypatch):
+    """Between the look at its seal and the reading, a checkpoint makes room for a newer one."""
+    save(tmp_path, 1)
+
+    def damage_of(directory, step):
+        found = damage(directory, step)
+        if step == 1:
+            save(tmp_path, 2, 3, 4)
+            assert not (tmp_path / "1").exists()
+        return found
+
+    damage = checkpoint._damage
+    monkeypatch.setattr(checkpoint, "_damage", damage_of)
+    step, found = read_weights(tmp_path, weights(0))
+    assert step == 4
+    assert_same(found, weights(4))
+
+
+def test_no_weights(tmp_path):
+    for directory in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InputError, match=f"{directory} holds no checkpoint that is intact"):
+            read_weights(directory, weights(0))
+    assert not (tmp_path / "missing").exists()
 
 
 def test_every_field_is_saved():

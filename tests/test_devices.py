@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import differences
+from runs import differences, last_step
 
 from shufflenet_jax import InputError, data
 from shufflenet_jax.data import Preprocessing, Share
@@ -19,12 +19,21 @@ from shufflenet_jax.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(__file__).with_name("many_devices.py")
+FORMS = ("matmul", "direct")
 SHIFT = Preprocessing(image_size=16, crop="shift", lighting=0.0, eval_resize=1.0)
 
 
 def start(*arguments, devices=1, **options):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    """A process of a number of devices, which are parts of this machine's processor.
+
+    Its programs are not optimised: it takes much longer to compile them than to run them.
+    """
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, **options)
 
@@ -83,9 +92,10 @@ def test_unknown_batch_norm_is_refused():
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    out = tmp_path_factory.mktemp("devices") / "found.npz"
-    assert start("compare", out, devices=8).wait() == 0
-    return np.load(out)
+    outs = {form: tmp_path_factory.mktemp("devices") / f"{form}.npz" for form in FORMS}
+    processes = [start("compare", out, form, devices=8) for form, out in outs.items()]
+    assert [process.wait() for process in processes] == [0, 0]
+    return {name: array for out in outs.values() for name, array in np.load(out).items()}
 
 
 @pytest.mark.slow
@@ -95,7 +105,7 @@ def test_a_batch_that_does_not_divide_is_refused(found):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 8])
-@pytest.mark.parametrize("form", ["matmul", "direct"])
+@pytest.mark.parametrize("form", FORMS)
 def test_many_devices_learn_as_one(found, form, count):
     """20 steps; then the gradients and running statistics of one, also where images are masked."""
 
@@ -111,7 +121,7 @@ def test_many_devices_learn_as_one(found, form, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["matmul", "direct"])
+@pytest.mark.parametrize("form", FORMS)
 def test_batch_norm_per_device_is_the_mean_of_separate_steps(found, form):
     for name in ("stats", "params"):
         own = found[f"own_{name}_{form}"]
@@ -137,6 +147,21 @@ def free_port():
 def two_processes(directory):
     address = f"localhost:{free_port()}"
     return [start("run", directory, address, 2, index) for index in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_one_step_when_one_is_asked_to(tmp_path):
+    address = f"localhost:{free_port()}"
+    options = {"stdout": subprocess.PIPE, "text": True}
+    processes = [start("interrupt", tmp_path, address, 2, index, **options) for index in range(2)]
+    said = [each.communicate(timeout=300)[0].splitlines()[-1] for each in processes]
+    assert [each.returncode for each in processes] == [0, 0]
+    assert said[0] == said[1]
+    step, questions = map(int, said[0].split())
+    assert 30 <= step <= 2 * 30
+    assert 3 <= questions <= 8
+    assert last_step(tmp_path) == step
+    assert read_metrics(tmp_path)[-1]["step"] == step
 
 
 @pytest.mark.faults

@@ -231,8 +231,31 @@ MISTAKES = {
     "run table3 --config.recipe.preprocessing.flip=maybe": "must be true or false, not 'maybe'",
     "run table3 --config.network.repeats=4,x,4": "must be an integer, not 'x'",
     "run table3 --config.recipe.epochs": "--config.recipe.epochs=VALUE",
-    "run table3 --config.recipe.epochs=0": "epochs must be at least 1",
-    "run table3 --config.intervals.log=0": "log must be at least 1",
+    "run table3 --config.recipe.epochs=0": "epochs must be an integer of at least 1",
+    "run table3 --config.intervals.log=0": "log must be an integer of at least 1",
+    "run table3 --config.recipe.learning_rate=-0.1": "learning_rate must be",
+    "run table3 --config.recipe.learning_rate=nan": "learning_rate must be",
+    "run table3 --config.recipe.momentum=-1": "momentum must be",
+    "run table3 --config.recipe.weight_decay=inf": "weight_decay must be",
+    "run table3 --config.recipe.clip_norm=nan": "clip_norm must be",
+    "run table3 --config.recipe.preprocessing.scale=0.5": "scale must be 2 values, as 0.49,1.0",
+    "run table3 --config.recipe.preprocessing.scale=0.5,1,1": "scale must be 2 values",
+    "run table3 --config.recipe.preprocessing.ratio=1,inf": "ratio is (1.0, inf), but must be",
+    "run table3 --config.recipe.preprocessing.eval_resize=inf": "eval_resize is inf, but must be",
+    "run table3 --config.network.repeats=0,8,4": "repeats",
+    "run table3 --config.network.repeats=-1,8,4": "repeats",
+    "run table3 --config.network.repeats=0,0,0": "repeats",
+    "run table3 --config.network.repeats=4,8": "repeats",
+    "run table6 --config.recipe.preprocessing.image_size=24": "at least 32x32, not 24x24",
+    "run table3 --config.data.workers=-1": "data.workers must be at least 0",
+    "run table3 --config.data.broken_budget=nan": "broken_budget is nan",
+    "run table3 --config.data.dir=None": "data.dir must be a text, not None: leave it empty",
+    "run table3 --config.data.dir={tmp}/file": "{tmp}/file is not a folder",
+    "run table3 --config.data.name=folder:~nobodyatall/x": "write out the path",
+    "run table3 --config.limits.stall_minutes=nan": "limits.stall_minutes must be",
+    "run table3 --config.ray.cpus=nan --launcher ray": "ray.cpus must be",
+    "cell 1x-g3 --workdir {tmp}/other --seed -1": "must be at least 0, not -1",
+    "cell 1x-g3 --workdir {tmp}/other --seed 1": "seed 1 of 1x-g3 was not asked for",
     "run table3 --config.network.groups=7": "272 channels do not divide into 7 groups",
     "run table3 --config.network.groups=4": "choose with --cells",
     "run table2 --config.network.rounding=exact": "25 channels do not divide into 2 groups",
@@ -253,8 +276,8 @@ MISTAKES = {
     "run table3 --epochs 3": "unknown argument '--epochs'",
     "train": "invalid choice: 'train'",
     "run table3 --launcher ray --jobs 2": "ray has a queue of its own",
-    "run table3 --config.limits.retries=-1": "limits.retries must be at least 0",
-    "run table3 --config.limits.stall_minutes=0": "limits.stall_minutes must be above 0",
+    "run table3 --config.limits.retries=-1": "limits.retries must be a whole number, at least 0",
+    "run table3 --config.limits.stall_minutes=0": "limits.stall_minutes must be a number above 0",
     "cell 1x-g3 --workdir {tmp}/other --config.recipe.epochs=5": "recipe.epochs was set when",
     "stop --workdir {tmp}/empty": "empty holds no sweep",
     "cell 2x-g3 --workdir {tmp}/other": "no cell matches '2x-g3'; there are 1x-g3-noshuffle",
@@ -328,7 +351,10 @@ def test_every_family_is_configured_as_its_constructor_builds_it(name):
 def test_another_network_outlives_its_process(tmp_path):
     assignments = ("network.name=mobilenet_v1", "network.width=0.25")
     created = create_sweep(tmp_path, *assignments, name="table5")
-    assert workdir.open_sweep(tmp_path) == created
+    opened = workdir.open_sweep(tmp_path)
+    assert (opened.base, opened.settings) == (created.base, created.settings)
+    values = [{n: e.values for n, e in sweep.entries.items()} for sweep in (opened, created)]
+    assert values[0] == values[1]
 
 
 @pytest.mark.slow
@@ -336,7 +362,7 @@ def test_another_network_outlives_its_process(tmp_path):
 def test_a_cell_is_the_network_of_its_name(name):
     chosen = tables.load(name)
     for cell in chosen.cells:
-        config = configs.changed(chosen.get_config("paper"), cell.overrides)
+        config = configs.with_values(chosen.get_config("paper"), cell.overrides)
         built = network_of(configs.identity(config), num_classes=1000)
         assert nnx.state(built) == nnx.state(abstract(NETWORKS[cell.name])), cell.name
 

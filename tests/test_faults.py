@@ -40,8 +40,8 @@ CELL = CELLS[1]
 LONG = (*ASSIGNMENTS, "recipe.epochs=24", "intervals.log=1", "intervals.checkpoint=1")
 """A run that is long enough to be killed more than twenty times."""
 
-STEPS = 252
-"""Of that run; every 50th is evaluated, and the last."""
+EVALUATED = (53, 106, 158, 211, 252)
+"""The steps of that run at which it is evaluated: of 24 epochs, every fifth, and the last."""
 
 
 def is_idle(directory):
@@ -82,13 +82,15 @@ class Moments:
         """The last step before an evaluation has a row, and the evaluation has none."""
         rows = read_metrics(self._run.directory)
         return (
-            len(rows) > self._rows and rows[-1]["split"] == "train" and rows[-1]["step"] % 50 == 0
+            len(rows) > self._rows
+            and rows[-1]["split"] == "train"
+            and rows[-1]["step"] in EVALUATED
         )
 
     def marker(self):
         """The last row is written, and how the run ended is not."""
         rows = read_metrics(self._run.directory)
-        return bool(rows) and rows[-1]["split"] == "test" and rows[-1]["step"] == STEPS
+        return bool(rows) and rows[-1]["split"] == "test" and rows[-1]["step"] == EVALUATED[-1]
 
 
 PAUSES = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from runs import STEPS, differences, network, start, train
+from runs import ENDS, differences, network, start, train
 from test_broken import AUGMENTED, BROKEN, NAMES, write_pets
 from test_checkpoint import assert_same, state
 
@@ -57,8 +57,8 @@ def whole(tmp_path_factory) -> Path:
 def killed(tmp_path_factory) -> Path:
     """The same, killed in its third epoch: it has two checkpoints, and rows after the last."""
     directory = tmp_path_factory.mktemp("killed") / "run"
-    kill_at(directory, EPOCHS, lambda: seals(directory) == {STEPS, 2 * STEPS})
-    assert read_metrics(directory)[-1]["step"] > 2 * STEPS
+    kill_at(directory, EPOCHS, lambda: seals(directory) == set(ENDS[:2]))
+    assert read_metrics(directory)[-1]["step"] > ENDS[1]
     return directory
 
 
@@ -120,13 +120,13 @@ def mount() -> Iterator[Callable[[Path], Disk]]:
 # on what the disk is mounted, how many pages of 4 KiB are left, and what the error comes from. A
 # checkpoint has about 60.
 FULL = {
-    "rows": (2 * STEPS, 1, ".", 0, "write_atomically(path, "),
-    "row": (STEPS, EPOCHS, ".", 1, "self._file.write(line)"),
-    "events": (2 * STEPS, EPOCHS, ".", 2, "self._records.flush()"),
-    "save, begin": (2 * STEPS, 1, ".", 3, "/orbax/checkpoint/"),
-    "save, middle": (2 * STEPS, 1, ".", 20, "/orbax/checkpoint/"),
-    "save, end": (2 * STEPS, 1, ".", 40, "/orbax/checkpoint/"),
-    "seal": (2 * STEPS, 1, "checkpoints/sha256", 0, "write_atomically(self._seals"),
+    "rows": (ENDS[1], 1, ".", 0, "write_atomically(path, "),
+    "row": (ENDS[0], EPOCHS, ".", 1, "self._file.write(line)"),
+    "events": (ENDS[1], EPOCHS, ".", 2, "self._records.flush()"),
+    "save, begin": (ENDS[1], 1, ".", 3, "/orbax/checkpoint/"),
+    "save, middle": (ENDS[1], 1, ".", 20, "/orbax/checkpoint/"),
+    "save, end": (ENDS[1], 1, ".", 40, "/orbax/checkpoint/"),
+    "seal": (ENDS[1], 1, "checkpoints/sha256", 0, "write_atomically(self._seals"),
 }
 
 
@@ -257,15 +257,15 @@ def damaged_at_random(run: Path, step: int, count: int) -> Iterator[Callable[[Pa
 def test_a_damaged_checkpoint(tmp_path, whole, killed, drill, caplog):
     """The one before is taken, and the log says so."""
     wrong, tries = Counter(), 21
-    for damage in damaged_at_random(killed, 2 * STEPS, tries):
+    for damage in damaged_at_random(killed, ENDS[1], tries):
         copy = shutil.copytree(killed, tmp_path / "copy")
         damage(copy)
         caplog.clear()
         steps = []
         train(copy, EPOCHS, on_progress=lambda progress, steps=steps: steps.append(progress.step))
-        assert steps[0] == STEPS + 1
+        assert steps[0] == ENDS[0] + 1
         (said,) = said_of_checkpoints(caplog)
-        assert re.match(f"checkpoint of step {2 * STEPS} .*; going back to the one before", said)
+        assert re.match(f"checkpoint of step {ENDS[1]} .*; going back to the one before", said)
         wrong[bool(differences(whole, copy))] += 1
         shutil.rmtree(copy)
     drill("damaged checkpoint", tried=tries, wrong=wrong[True])
@@ -278,7 +278,7 @@ def said_of_checkpoints(caplog) -> list[str]:
 def test_no_checkpoint_is_intact(tmp_path, whole, killed, drill, caplog):
     """The run starts from the beginning, and says so; what is damaged is still there."""
     wrong, tries = 0, 4
-    damages = [damaged_at_random(killed, step, tries) for step in (STEPS, 2 * STEPS)]
+    damages = [damaged_at_random(killed, step, tries) for step in ENDS[:2]]
     for damage, other_damage in zip(*damages, strict=True):
         copy = shutil.copytree(killed, tmp_path / "copy")
         damage(copy)

@@ -1,4 +1,4 @@
-"""What a sweep starts finds this code, whatever lies in the folder that it is started in."""
+"""What a sweep starts, and that it is of this code, whatever lies where it is started."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from sweeps import SHRUNK, create_sweep, the_run
 import experiments
 from experiments.launchers import Command
 from experiments.launchers.local import Local
-from experiments.sweep.launch import COMMAND_LINE, argv_of
+from experiments.sweep.launch import COMMAND_LINE, argv_of, launch
 
 
 def ended(job):
@@ -55,6 +55,45 @@ def test_a_run_and_the_processes_that_prepare_its_images_are_of_this_code(tmp_pa
     )
     assert trained.returncode == 0, trained.stderr
     assert the_run(elsewhere / "runs" / "table3").status == "done"
+
+
+class Immediate:
+    """An engine whose commands have ended before anyone asks, each with a result."""
+
+    slots = None
+    distributed = False
+
+    def __init__(self, runs):
+        self.runs = {run.name: run for run in runs}
+        self.names = []
+
+    def submit(self, commands):
+        for command in commands:
+            self.names.append(command.name)
+            self.runs[command.name].reopen()
+            self.runs[command.name].end({"status": "done", "step": 1, "top1_error": 5.0})
+        return [self] * len(commands)
+
+    def poll(self):
+        return 0
+
+    def close(self):
+        pass
+
+
+def test_a_damaged_run_is_trained_again_and_no_other(tmp_path):
+    sweep = create_sweep(tmp_path, seeds=2)
+    whole, damaged, *_ = runs = sweep.runs()[:4]
+    for each in runs:
+        each.directory.mkdir(parents=True)
+        each.end({"status": "done", "step": 1, "top1_error": 5.0})
+    (damaged.directory / "result.json").write_text("null")
+    engine = Immediate(runs)
+    launch(engine, sweep, runs, lambda: None)
+    assert engine.names == [damaged.name]
+    assert [each.status for each in runs] == ["done"] * 4
+    assert (damaged.directory / "result.json.damaged").read_text() == "null"
+    assert not (whole.directory / "result.json.damaged").exists()
 
 
 def test_the_command_line_is_that_of_this_package():

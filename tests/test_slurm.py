@@ -13,6 +13,7 @@ from slurm_cluster import run, wait_until
 
 from experiments.launchers import Command, slurm
 from experiments.launchers.slurm import Slurm
+from experiments.sweep.launch import COMMAND_LINE
 from shufflenet_jax.errors import InputError
 
 SAVES = """
@@ -218,6 +219,16 @@ def test_commands_are_one_array_and_their_ends_are_told(cluster, tmp_path, monke
     assert list(folder.glob("*.pkl"))
     engine.close()
     assert folders(cluster) == []
+
+
+@pytest.mark.slurm
+def test_jobs_find_this_code_wherever_they_are_submitted(cluster, tmp_path, elsewhere, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    engine = Slurm()
+    argv = (*COMMAND_LINE, "list", "--json")
+    assert wait(engine.submit([Command("x", argv, {}, tmp_path / "x.log")])) == [0]
+    assert '"name": "table1"' in (tmp_path / "x.log").read_text()
+    engine.close()
 
 
 @pytest.mark.slurm

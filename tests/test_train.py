@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import struct
 
 import jax
@@ -12,10 +13,12 @@ import pytest
 from flax import nnx
 from runs import differences
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from unchecked import unchecked
 
-from shufflenet_jax import InputError, Stem, chwn, shufflenet
+from shufflenet_jax import InputError, Network, PlainUnit, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
 from shufflenet_jax.fit import Diverged, Intervals, Preempted, fit
+from shufflenet_jax.layers import BatchNorm
 from shufflenet_jax.metrics import MetricsLog, read_metrics
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_evaluate, make_train_step, normalise
@@ -24,11 +27,24 @@ TINY = Preprocessing(image_size=16, crop="shift", flip=False, color=0.0, lightin
 RECIPE = Recipe(epochs=1, batch_size=64, learning_rate=0.05, preprocessing=TINY)
 
 
-def tiny(seed=0):
+def tiny():
     return shufflenet(
         width=0.25,
         num_classes=10,
         repeats=(1, 1, 1),
+        stem=Stem(stride=2, max_pool=False),
+        rngs=nnx.Rngs(0),
+    )
+
+
+def small(seed=0):
+    """A network with batch normalisation that compiles quickly: for whole runs."""
+    return Network(
+        PlainUnit,
+        channels=(8,),
+        repeats=(1,),
+        conv1_channels=4,
+        num_classes=10,
         stem=Stem(stride=2, max_pool=False),
         rngs=nnx.Rngs(seed),
     )
@@ -56,7 +72,7 @@ def random_batch(size=16, seed=0):
 
 def test_seeds_of_a_network_are_one_program():
     optimizer = RECIPE.optimizer(steps=10)
-    graphdef, state = create_state(tiny(), optimizer)
+    graphdef, state = create_state(small(), optimizer)
 
     def program(seed):
         train_step = make_train_step(graphdef, optimizer, 0.0, seed)
@@ -111,30 +127,44 @@ def test_gradients_are_clipped_by_the_norm_of_all(gradient, clipped):
         np.testing.assert_allclose(update, -clipped, rtol=1e-5)
 
 
+NO_NUMBERS = (float("nan"), float("inf"), -0.1, "0.1", None, True)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("batch_size", 0), ("label_smoothing", 1.0), ("clip_norm", -1.0)],
+    [
+        *[(field, value) for field in ("epochs", "batch_size") for value in (0, 1.5, *NO_NUMBERS)],
+        *[
+            (field, value)
+            for field in ("learning_rate", "weight_decay", "clip_norm")
+            for value in (-1.0, *NO_NUMBERS)
+        ],
+        *[
+            (field, value)
+            for field in ("momentum", "label_smoothing")
+            for value in (1, *NO_NUMBERS)
+        ],
+        ("batch_norm", "local"),
+        ("batch_norm", None),
+        ("preprocessing", {"image_size": 16}),
+    ],
 )
 def test_impossible_recipes_are_refused(field, value):
-    with pytest.raises(InputError, match=field):
-        Recipe(**{field: value})
+    with pytest.raises(InputError, match=re.escape(f", not {value!r}")) as caught:
+        unchecked(Recipe, **{field: value})
+    assert str(caught.value).startswith(f"{field} must be ")
+    assert "\n" not in str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def trainer():
-    """A state factory and the compiled functions, shared: they are pure."""
+def test_numbers_may_be_whole():
+    assert unchecked(Recipe, learning_rate=1).schedule(steps=2)(1) == 0.5
+
+
+def test_loss_falls_on_one_batch():
     optimizer = RECIPE.optimizer(steps=60)
-    graphdef, _ = create_state(tiny(), optimizer)
-    return (
-        lambda: create_state(tiny(), optimizer)[1],
-        make_train_step(graphdef, optimizer, label_smoothing=0.0),
-        make_evaluate(graphdef),
-    )
-
-
-def test_loss_falls_on_one_batch(trainer):
-    new_state, train_step, _ = trainer
-    state, batch, losses = new_state(), random_batch(), []
+    graphdef, state = create_state(tiny(), optimizer)
+    train_step = make_train_step(graphdef, optimizer, label_smoothing=0.0)
+    batch, losses = random_batch(), []
     for _ in range(60):
         state, metrics = train_step(state, batch)
         losses.append(metrics["loss"].item())
@@ -144,16 +174,27 @@ def test_loss_falls_on_one_batch(trainer):
     assert state.step == 60
 
 
-def test_running_statistics_move_a_tenth_of_the_way(trainer):
-    """To the batch's own: those of conv1's output, for the first BN."""
-    new_state, train_step, _ = trainer
-    batch = random_batch()
-    images = chwn.from_nhwc(normalise(jnp.asarray(batch.image)))
-    outputs = tiny().conv1.conv(images)
-    state, _ = train_step(new_state(), batch)
-    moved = state.batch_stats["conv1"]["norm"]
-    np.testing.assert_allclose(moved["mean"], 0.1 * outputs.mean((1, 2, 3)), atol=1e-5)
-    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * outputs.var((1, 2, 3)), rtol=1e-4)
+class OneNorm(nnx.Module):
+    """A linear network after one batch normalisation, of the pixels."""
+
+    def __init__(self):
+        self.norm = BatchNorm(3, rngs=nnx.Rngs(0))
+        self.classifier = Linear()
+
+    def __call__(self, images, *, train=False):
+        normal = self.norm(chwn.from_nhwc(images), use_running_average=not train)
+        return self.classifier(chwn.to_nhwc(normal))
+
+
+def test_running_statistics_move_a_tenth_of_the_way():
+    """To the batch's own."""
+    optimizer, batch = RECIPE.optimizer(steps=60), random_batch()
+    graphdef, state = create_state(OneNorm(), optimizer)
+    state, _ = make_train_step(graphdef, optimizer, label_smoothing=0.0)(state, batch)
+    pixels = normalise(jnp.asarray(batch.image))
+    moved = state.batch_stats["norm"]
+    np.testing.assert_allclose(moved["mean"], 0.1 * pixels.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * pixels.var((0, 1, 2)), rtol=1e-4)
 
 
 def test_label_smoothing_bounds_the_loss_from_below():
@@ -174,9 +215,9 @@ def test_evaluation_counts_every_image_once(batch_size):
     assert_counts_every_image_once(state, make_evaluate(graphdef), batch_size)
 
 
-def test_evaluation_with_batch_norm_does_too(trainer):
-    new_state, _, evaluate = trainer
-    assert_counts_every_image_once(new_state(), evaluate, batch_size=7)
+def test_evaluation_with_batch_norm_does_too():
+    graphdef, state = create_state(small(), RECIPE.optimizer(steps=60))
+    assert_counts_every_image_once(state, make_evaluate(graphdef), batch_size=7)
 
 
 def assert_counts_every_image_once(state, evaluate, batch_size):
@@ -223,7 +264,7 @@ def test_top_errors_by_hand():
 def train(directory, recipe, seed=0, network=None, **options):
     intervals = Intervals(log=5, evaluate=1, checkpoint=1)
     arguments = {"seed": seed, "directory": directory, "intervals": intervals} | options
-    return fit(network or tiny(seed), load("digits"), recipe, **arguments)
+    return fit(network or small(seed), load("digits"), recipe, **arguments)
 
 
 TWO_EPOCHS = dataclasses.replace(RECIPE, epochs=2)
@@ -257,7 +298,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, whole):
         return on_progress
 
     # Before the first checkpoint, right at it, and after it.
-    for step in (5, 21, 30):
+    for step in (5, 22, 30):
         with pytest.raises(Interrupted):
             train(tmp_path, TWO_EPOCHS, on_progress=stop_at(step))
     assert_ends_as(whole, tmp_path)
@@ -265,9 +306,9 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, whole):
 
 @pytest.mark.slow
 def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path, whole):
-    """Interrupted at every kind of moment: of 21 steps an epoch, rows are due at 5, 10, ..."""
+    """Interrupted at every kind of moment: rows are due at steps 5, 10, ... and at 22."""
     # The question is asked before the first step, after each of 42, and after each batch of the
-    # evaluations that follow steps 21 and 42.
+    # evaluations that follow steps 22, at which the first epoch ends, and 42.
     step, polls, reached = 0, [1, 2, 7, 9, 4, 3, 5, 13, 1, 2, 1], []
     for count in polls:
         asked = iter([False] * (count - 1) + [True])
@@ -277,7 +318,7 @@ def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path, whole
         step = caught.value.step
         reached.append(step)
     assert len(set(reached)) > 6
-    assert 21 in reached
+    assert 22 in reached
     assert_ends_as(whole, tmp_path)
 
 
@@ -288,6 +329,43 @@ def test_seeds_differ_and_one_seed_does_not(tmp_path, whole):
     different = "\n".join(differences(whole[0], tmp_path / "other"))
     for place in ("metrics.jsonl", "'params'", "'batch_stats'", "'opt_state'"):
         assert place in different
+
+
+def evaluated(directory):
+    return [row["step"] for row in read_metrics(directory) if row["split"] == "test"]
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(64, [22, 42]), (337, [4, 8]), (1000, [2])])
+def test_each_epoch_is_evaluated_and_saved_once(tmp_path, batch_size, steps):
+    """Of 1,348 images; a run that is interrupted in an evaluation, and goes on, does so too."""
+    recipe = dataclasses.replace(TWO_EPOCHS, batch_size=batch_size)
+    saved = []
+
+    def look(_):
+        saved.extend(int(path.stem) for path in tmp_path.glob("whole/checkpoints/sha256/*.json"))
+
+    intervals = Intervals(log=1, evaluate=1, checkpoint=1)
+
+    def run(name, **options):
+        return train(tmp_path / name, recipe, network=Linear(), intervals=intervals, **options)
+
+    whole = run("whole", on_progress=look)
+    assert evaluated(tmp_path / "whole") == steps
+    look(None)
+    assert sorted(set(saved)) == steps
+    # After the question before the first step, those after each, and the first of the evaluation.
+    answers = iter([False] * (steps[0] + 1) + [True] + [False] * 1000)
+    with pytest.raises(Preempted) as caught:
+        run("other", interrupted=lambda: next(answers))
+    assert caught.value.step == steps[0]
+    assert run("other") == whole
+    assert differences(tmp_path / "whole", tmp_path / "other") == []
+
+
+def test_a_run_does_not_go_on_with_another_network(tmp_path):
+    train(tmp_path, RECIPE, network=Linear())
+    with pytest.raises(InputError, match=r"checkpoints/21 is of another network.* is missing, and"):
+        train(tmp_path, RECIPE, network=OneNorm())
 
 
 def test_a_finished_run_is_evaluated_again_without_training(tmp_path):

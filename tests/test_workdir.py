@@ -1,6 +1,7 @@
 """The manifest of a sweep: frozen, whole, and nothing but data."""
 
 import dataclasses
+import functools
 import io
 import json
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sweeps import ASSIGNMENTS, configured, create_sweep
+from sweeps import ASSIGNMENTS, ATTEMPT, configured, create_sweep
 
 from experiments import tables
 from experiments.__main__ import main
@@ -29,7 +30,7 @@ def test_a_cell_is_frozen_with_all_that_decides_it(name, tmp_path):
     created = create_sweep(tmp_path, "recipe.epochs=3", name=name)
     opened = workdir.open_sweep(tmp_path)
     for cell in tables.load(name).cells:
-        config = configs.changed(configured("recipe.epochs=3"), cell.overrides)
+        config = configs.with_values(configured("recipe.epochs=3"), cell.overrides)
         identity = configs.identity(config)
         for sweep in (created, opened):
             frozen = sweep.cell(cell.name)
@@ -121,7 +122,8 @@ def test_a_key_that_this_version_does_not_have_is_named_where_it_matters(older, 
         build.recipe_of(sweep.values_of(sweep.cell("0.25x-g8")))
     with pytest.raises(InputError, match=r"recipe\.smoothing: 0\.0, which this version does not"):
         create_sweep(older, *ASSIGNMENTS)
-    assert main(["cell", "0.25x-g8", "--workdir", str(older)]) != 0
+    sweep.run(sweep.cell("0.25x-g3"), 0).reopen()
+    assert main(["cell", "0.25x-g3", "--workdir", str(older)]) != 0
     assert "recipe.smoothing" in capsys.readouterr().err
 
 
@@ -195,6 +197,51 @@ def test_what_a_manifest_names_is_only_shown(tmp_path):
     assert report.as_markdown(sweep).startswith("## os\n")
 
 
+NOTHINGS = (None, [], {}, "", "x", 3, [None], {"x": None})
+
+
+def places(value, depth=3):
+    """Every place in JSON, as a list of keys."""
+    if isinstance(value, dict) and depth:
+        for key, each in value.items():
+            yield [key]
+            yield from ([key, *rest] for rest in places(each, depth - 1))
+
+
+@pytest.mark.parametrize("form", list(report.FORMATS))
+def test_whatever_a_manifest_lacks_a_report_is_made_or_refused(form, tmp_path):
+    """Each part taken away, and replaced by each kind of nothing."""
+    sweep = create_sweep(
+        tmp_path,
+        identities={"digits": {"classes": 10, "fingerprint": "aa"}},
+        wanted=["1x-g3"],
+        networks={"1x-g3": {"widths": [1], "macs": 2, "macs_without_head": 1, "params": 3}},
+    )
+    done(sweep.run(sweep.cell("1x-g3"), 0), 10.0)
+    path = tmp_path / "sweep.json"
+    whole = json.loads(path.read_text())
+    others = [name for name in whole["cells"] if name != "1x-g3"]
+    for name in others:
+        del whole["cells"][name]
+    refused = 0
+    for *above, last in places(whole):
+        for value in (..., *NOTHINGS):
+            changed = json.loads(json.dumps(whole))
+            holder = functools.reduce(lambda part, key: part[key], above, changed)
+            if value is ...:
+                del holder[last]
+            else:
+                holder[last] = value
+            path.write_text(json.dumps(changed))
+            try:
+                opened = workdir.open_sweep(tmp_path)
+                report.FORMATS[form](opened)
+                board.as_data({run: run.status for run in opened.runs()})
+            except InputError:
+                refused += 1
+    assert refused > 50
+
+
 def test_a_torn_manifest_is_refused(tmp_path):
     create_sweep(tmp_path)
     path = tmp_path / "sweep.json"
@@ -231,8 +278,8 @@ def test_how_runs_stand_as_data(tmp_path):
     done(runs[0], 10.0)
     for run, ended in ((runs[1], {"ended": "preempted"}), (runs[2], {})):
         run.directory.mkdir(parents=True)
-        run.record_attempt(1, {"pid": 1})
-        run.record_attempt(2, {"pid": 1, **ended})
+        run.record_attempt(1, ATTEMPT)
+        run.record_attempt(2, ATTEMPT | ended)
     found = board.as_data({run: run.status for run in runs})
     assert [each["status"] for each in found] == ["done", "preempted", "interrupted"]
     assert [each["attempts"] for each in found] == [0, 2, 2]

@@ -5,26 +5,29 @@ that a user gives. What a cell costs beside its training is what one more takes 
 what a script takes that trains the same with `shufflenet_jax.fit` alone.
 """
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from experiments import tables
 from experiments.report import markdown
 from experiments.sweep import provenance, workdir
-from experiments.sweep.experiment import Cell, Experiment
+from experiments.sweep.budgets import budget
+from experiments.sweep.experiment import Experiment
+from experiments.sweep.grid import grid
 from experiments.sweep.launch import COMMAND_LINE
 from experiments.sweep.plan import freeze
 
 CELLS = 10_008
-"""Those of Table 3, 834 times."""
+"""As many as 834 tables of 12 networks."""
+
+_NETWORKS = 12
+"""Those of Table 3."""
 
 ROUNDS = 3
 _MORE = 3
@@ -40,16 +43,17 @@ _SMALL = {
 _SCRIPT = """
 import sys
 from pathlib import Path
-from experiments.sweep import budgets, compile_cache, configuration as config
+from experiments.sweep import budgets, compile_cache, configuration
+from experiments.sweep.build import build
 from shufflenet_jax import data, fit
 chosen = budgets.budget("digits")
-config.override(chosen, sys.argv[2:])
+configuration.override(chosen, sys.argv[2:])
 compile_cache.enable()
-digits = data.load("digits")
-network = config.network_of(chosen, digits.num_classes, 0)
+values = {**configuration.settings(chosen), **configuration.identity(chosen)}
+made = build(values, 0, data.load("digits"))
 fit.fit(
-    network, digits, config.recipe_of(chosen), seed=0, directory=Path(sys.argv[1]),
-    intervals=config.intervals_of(chosen),
+    made.network, made.dataset, made.recipe, seed=0, directory=Path(sys.argv[1]),
+    intervals=made.intervals,
 )
 """
 _CELL = "0.25x-g3"
@@ -68,13 +72,13 @@ def table() -> str:
 
 
 def of_many(directory: Path, count: int) -> str:
-    """What commands take on a sweep of so many cells, a multiple of Table 3's, that have ended."""
+    """What commands take on a sweep of so many cells, a multiple of 12, that have ended."""
     made = markdown.table(f"{count:,} cells", "seconds", "peak memory, MiB")
-    call = f"plan({str(directory)!r}, {count})"
-    _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import plan; {call}"])
+    call = f"begin({str(directory)!r}, {count})"
+    _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import begin; {call}"])
     made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
     _fill(directory)
-    seeds = count // len(_table3().cells)
+    seeds = count // _NETWORKS
     commands = {
         f"run table3 --seeds {seeds} --dry-run": ["--workdir", str(directory.with_name("dry"))],
         "status": ["--workdir", str(directory)],
@@ -92,33 +96,21 @@ def of_many(directory: Path, count: int) -> str:
     return markdown.render(made)
 
 
-def plan(directory: str, count: int) -> None:
+def begin(directory: str, count: int) -> None:
     """Plans a sweep of so many cells, and prints the seconds that it took."""
-    chosen = dataclasses.replace(_table3(), cells=tuple(_cells(count)))
-    config = chosen.get_config("digits")
+    axes = {
+        "recipe.weight_decay": [number * 1e-6 for number in range(count // _NETWORKS)],
+        "network.width": (1.0, 0.5, 0.25),
+        "network.groups": (3, 8),
+        "network.shuffle": (False, True),
+    }
+    chosen = Experiment("scale", "Many cells", "", budget, grid(axes))
+    config = budget("digits")
     began = perf_counter()
     sweep = workdir.begin(freeze(chosen, "digits", config, Path(directory)))
     todo = [run for run in sweep.runs() if run.status == "missing"]
     print(f"{perf_counter() - began:.1f}")
     assert len(todo) == count
-
-
-def _table3() -> Experiment:
-    chosen = tables.load("table3")
-    assert isinstance(chosen, Experiment)
-    return chosen
-
-
-def _cells(count: int) -> Iterator[Cell]:
-    known = _table3().cells
-    for number in range(count // len(known)):
-        for cell in known:
-            yield dataclasses.replace(
-                cell,
-                name=f"{cell.name}-{number}",
-                row=f"{cell.row}, {number}",
-                overrides={**cell.overrides, "recipe.weight_decay": number * 1e-6},
-            )
 
 
 def _fill(directory: Path) -> None:

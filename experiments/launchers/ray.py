@@ -54,9 +54,9 @@ class Ray:
 
     def __post_init__(self) -> None:
         if not 0 < self.cpus < math.inf:
-            raise InputError(f"ray.cpus must be a number above 0, not {self.cpus:g}")
+            raise InputError(f"ray.cpus must be above 0, not {self.cpus:g}")
         if not 0 <= self.gpus < math.inf:
-            raise InputError(f"ray.gpus must be a number, at least 0, not {self.gpus:g}")
+            raise InputError(f"ray.gpus must be at least 0, not {self.gpus:g}")
 
     @functools.cached_property
     def _drivers(self) -> "list[_Driver]":

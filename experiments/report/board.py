@@ -23,9 +23,9 @@ _STYLES = {
 # What a terminal shows that is too low for all.
 _BY_INTEREST = (
     "running",
-    "damaged",
     "failed",
     "diverged",
+    "damaged",
     "preempted",
     "interrupted",
     "missing",

@@ -138,7 +138,7 @@ def _cell(sweep: Sweep, cell: Cell, counted: "_Counts") -> dict[str, Any]:
 
 
 _NOT_PLANNED = "not planned"
-_ORDER = ("damaged", "failed", "diverged", "running", "preempted", "interrupted", "missing", "done")
+_ORDER = ("failed", "diverged", "damaged", "running", "preempted", "interrupted", "missing", "done")
 
 
 def _worst(states: Sequence[str]) -> str:

@@ -113,6 +113,10 @@ def _parse(key: str, text: str, old: Any) -> Any:
     kind = type(old)
     if kind is tuple:
         parts = text.strip("()[], ").split(",")
+        # How many units or channels there are is the network's to judge.
+        if len(parts) != len(old) and not key.startswith("network."):
+            example = ",".join(map(str, old))
+            raise InputError(f"{key} must be {len(old)} values, as {example}, not {text!r}")
         return tuple(_parse(key, part.strip(), old[0]) for part in parts)
     if kind is str and text.lower() in ("none", "null"):
         raise InputError(f"{key} must be a text, not {text}: leave it empty for the default")
@@ -123,7 +127,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
         raise InputError(f"{key} must be {expected}, not {text!r}") from None
 
 
-def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy with dotted keys set; see `assign`."""
     copy = ConfigDict(config.to_dict())
     assign(copy, values)
@@ -169,13 +173,13 @@ def identities(config: ConfigDict, cells: Iterable[Cell]) -> Iterator[tuple[Cell
 
     @cache
     def base(family: str | None) -> dict[str, Any]:
-        return identity(changed(config, {} if family is None else {"network.name": family}))
+        return identity(with_values(config, {} if family is None else {"network.name": family}))
 
     def of(cell: Cell) -> dict[str, Any]:
         known = base(cell.overrides.get("network.name"))
         for key in cell.overrides:
             if key not in known:
-                _value(changed(config, cell.overrides), key)  # says so
+                _value(with_values(config, cell.overrides), key)  # says so
                 raise InputError(f"{cell.name}: {key} changes no result, so no cell can set it")
         return known | as_json(cell.overrides)
 

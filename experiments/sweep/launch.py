@@ -89,6 +89,9 @@ def launch(
 ) -> None:
     """Trains runs; returns when each has ended, or the sweep was asked to stop.
 
+    A damaged run is trained again, from its last intact checkpoint; its damaged result is set
+    aside (`Run.reopen`).
+
     When it is interrupted itself, it asks what it has started to save and end.
 
     Args:

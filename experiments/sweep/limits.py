@@ -9,6 +9,8 @@ from time import monotonic
 
 from shufflenet_jax.errors import InputError
 
+_MOST_MINUTES = 525_600  # a year; no clock of the system takes any number
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -25,10 +27,18 @@ class Limits:
     stall_minutes: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise InputError(f"limits.retries must be at least 0, not {self.retries}")
-        if self.stall_minutes <= 0:
-            raise InputError(f"limits.stall_minutes must be above 0, not {self.stall_minutes:g}")
+        is_count = isinstance(self.retries, int) and not isinstance(self.retries, bool)
+        if not is_count or self.retries < 0:
+            raise InputError(
+                f"limits.retries must be at least 0, in whole numbers, not {self.retries!r}"
+            )
+        minutes = self.stall_minutes
+        is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+        if not is_number or not 0 < minutes <= _MOST_MINUTES:
+            raise InputError(
+                f"limits.stall_minutes must be above 0 and at most {_MOST_MINUTES:,}, "
+                f"not {minutes!r}"
+            )
 
 
 @contextmanager

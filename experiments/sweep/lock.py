@@ -9,6 +9,7 @@ finds its lock taken over, because it was suspended for so long, lets go of ever
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -45,8 +46,8 @@ def hold(path: Path, on_loss: Callable[[], None] = _raise_lost) -> Iterator[None
     owner = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "machine": _machine(),
-        "began": _stat(os.getpid())[1],
+        "machine": _pid_space(),
+        "began": _state_and_start(os.getpid())[1],
         "token": token,
     }
     mine.write_text(json.dumps(owner))
@@ -131,25 +132,36 @@ def _beat(path: Path, token: str, ended: threading.Event, on_loss: Callable[[], 
 def _read(path: Path) -> dict:
     """The owner that the lock names; empty if there is no lock."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except ValueError:  # lost in a crash of the file system; its time tells whether it is held
-        return {"token": "unreadable"}
+    except (ValueError, RecursionError, IsADirectoryError):
+        found = None
+    # Lost in a crash of the file system, or someone else's; its time tells whether it is held.
+    return found if _is_owner(found) else {"token": "unreadable"}
+
+
+def _is_owner(found: object) -> bool:
+    match found:
+        case {"host": str(), "pid": int(pid), "token": str(token), **rest}:
+            # The token becomes a part of a file's name, and the number is sent a signal.
+            is_safe = re.fullmatch(r"\w{1,64}", token) is not None and 0 < pid < 2**31
+            return is_safe and all(isinstance(rest.get(k, ""), str) for k in ("machine", "began"))
+    return False
 
 
 def _is_alive(path: Path, found: dict, now: float) -> bool:
     if not found:
         return False
-    if found.get("machine") == _machine():
-        return _is_running(found["pid"], found["began"])
+    if found.get("machine") == _pid_space():
+        return _is_running(found["pid"], found.get("began", ""))
     try:
         return now - path.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
         return False
 
 
-def _machine() -> str:
+def _pid_space() -> str:
     """Names the processes that can see one another: this boot, and this space of process numbers.
 
     Containers may share a host's name, and two hosts may have one name.
@@ -169,11 +181,11 @@ def _is_running(pid: int, began: str) -> bool:
         return False
     except PermissionError:
         pass
-    state, since = _stat(pid)
+    state, since = _state_and_start(pid)
     return state != "Z" and since == began
 
 
-def _stat(pid: int) -> tuple[str, str]:
+def _state_and_start(pid: int) -> tuple[str, str]:
     """State of a process, and when it began in ticks since boot; empty where /proc is not."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

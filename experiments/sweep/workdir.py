@@ -134,6 +134,20 @@ class Sweep:
         folder = self.entries[cell.name].folder
         return Run(cell, seed, self.directory / "cells" / folder / f"seed{seed}")
 
+    def planned_run(self, cell: Cell, seed: int) -> Run:
+        """Returns a run that was asked for.
+
+        Raises:
+          InputError: It was not, so that no report would know of it.
+        """
+        seeds = self.entries[cell.name].seeds
+        if seed >= seeds:
+            raise InputError(
+                f"seed {seed} of {cell.name} was not asked for, but {seeds} seeds: say so with "
+                f"`run NAME --seeds N`"
+            )
+        return self.run(cell, seed)
+
     def runs_of(self, cell: Cell) -> list[Run]:
         """Returns the runs of a cell that were asked for, by seed."""
         return [self.run(cell, seed) for seed in range(self.entries[cell.name].seeds)]
@@ -281,11 +295,16 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
                 f"{path}: the configuration of {name} was changed after it was planned; "
                 f"restore it, or choose another --workdir"
             )
-        network = given.get("network")
-        return Entry(cell, given["folder"], int(given["seeds"]), values, network and dict(network))
+        if not {"data.name", "network.name"} <= values.keys():
+            raise _damaged(directory)
+        return Entry(
+            cell, given["folder"], int(given["seeds"]), values, _counts(given.get("network"))
+        )
 
     difference = manifest.get("difference")
     try:
+        if not manifest["cells"]:
+            raise _damaged(directory)
         return Sweep(
             experiment=str(manifest["experiment"]),
             title=str(manifest.get("title") or manifest["experiment"]),
@@ -304,6 +323,18 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise _damaged(directory) from None
+
+
+def _counts(network: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a manifest says of a network; None if it says nothing.
+
+    Raises:
+      ValueError, KeyError, TypeError: It is damaged.
+    """
+    if network is None:
+        return None
+    counts = {key: int(network[key]) for key in ("macs", "macs_without_head", "params")}
+    return {"widths": list(map(int, network["widths"])), **counts}
 
 
 def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

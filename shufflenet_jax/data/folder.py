@@ -151,10 +151,8 @@ class _Notes:
             self._suffixes[_suffix(example)] += 1
 
     def lines(self) -> tuple[str, ...]:
-        kinds = (
-            f"{count} {shown(suffix) or 'without a suffix'}"
-            for suffix, count in self._suffixes.most_common(5)
-        )
+        suffixes = sorted(self._suffixes.items(), key=lambda item: (-item[1], item[0]))
+        kinds = (f"{count} {shown(suffix) or 'of no suffix'}" for suffix, count in suffixes[:5])
         details = {_OTHER: f" ({', '.join(kinds)})"}
         return tuple(
             f"{count} {reason}{details.get(reason, '')}, such as {shown(self._examples[reason])}"
@@ -246,7 +244,7 @@ def _scan(root: Path, label: str) -> FoundFolder:
 def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
     """What ``remember`` has written, held against the class folders; None if there is nothing."""
     try:
-        with np.load(known, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(known.read_bytes()), allow_pickle=False) as stored:
             rest = json.loads(stored["json"].tobytes())
             train, test = (
                 FolderSplit(
@@ -260,12 +258,12 @@ def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
                 )
                 for split, folder in (("train", "train"), ("test", rest["test"]))
             )
-            modified = stored["folders_modified"]
+            modified = stored["folders_modified"].reshape(2, len(train.classes))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{known} is damaged: delete it, and give the command again") from error
-    for split, folders in zip((train, test), modified.reshape(2, -1).tolist(), strict=True):
+    for split, folders in zip((train, test), modified.tolist(), strict=True):
         names = _class_names(root, split.folder, _Notes())
         if differing := sorted({*names} ^ {*split.classes}):
             how = "is new" if differing[0] in names else "has gone"
@@ -275,7 +273,7 @@ def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
                 # Perhaps only what is left out anyway has come or gone.
                 now = _images(root, split.folder, name, _Notes())
                 _compare(root, known, f"{split.folder}/{name}", split.of_class(number), now)
-    return _found(label, train, test, modified, tuple(rest["notes"]))
+    return _found(label, train, test, modified.ravel(), tuple(rest["notes"]))
 
 
 def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) -> None:

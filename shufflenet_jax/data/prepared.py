@@ -251,7 +251,14 @@ def _labelled(name: str, directory: Path, splits: dict[str, _Split], remedy: str
     for split in ("test", "validation"):
         if split in splits and splits[split].num_examples:
             splits[split].check(directory, remedy)
-            if PreparedSplit(directory, split)[0]["label"] >= 0:
+            try:
+                first = PreparedSplit(directory, split)[0]
+            except InputError:
+                raise
+            # TFDS raises anything for descriptions that it does not understand.
+            except Exception as error:
+                raise InputError(f"TFDS cannot read {directory}: {remedy}") from error
+            if first["label"] >= 0:
                 return split
     raise InputError(f"{name} has no labels in its test split, and no validation split")
 

@@ -13,7 +13,7 @@ from sweeps import SHRUNK
 from experiments.__main__ import main
 from experiments.sweep import workdir
 from experiments.sweep.grid import grid
-from experiments.tables import own
+from experiments.tables import user_file
 from shufflenet_jax import InputError, load_trained, zoo
 
 NETWORK = '''
@@ -72,18 +72,19 @@ def sweep():
 '''
 
 
+def forget():
+    """Makes the networks of files unknown again."""
+    for name in zoo.FAMILIES.keys() - zoo.BUILT_IN:
+        del zoo.FAMILIES[name]
+    for name in [name for name in sys.modules if name.startswith("user_file_")]:
+        del sys.modules[name]
+
+
 @pytest.fixture(autouse=True)
-def known_networks(monkeypatch):
+def known_networks():
     """Networks that a test makes known are forgotten."""
-    monkeypatch.setattr(zoo, "FAMILIES", zoo.FAMILIES)
-    before = dict(zoo.FAMILIES)
-    modules = set(sys.modules)
     yield
-    zoo.FAMILIES.clear()
-    zoo.FAMILIES.update(before)
-    for name in set(sys.modules) - modules:
-        if name.startswith("own_"):
-            del sys.modules[name]
+    forget()
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def mine(tmp_path):
 
 
 def test_a_file_is_an_experiment(mine):
-    loaded = own.load(mine)
+    loaded = user_file.load(mine)
     assert (loaded.name, loaded.title) == ("mine.py", "Kernels of two sizes.")
     assert loaded.description == "More is said here."
     assert [cell.name for cell in loaded.cells] == ["size=1", "size=3"]
@@ -109,7 +110,7 @@ def test_a_file_needs_nothing_but_cells(tmp_path):
         "from experiments.sweep.experiment import Cell\n"
         "def sweep(): yield Cell('a', 'row', 'column', {'recipe.epochs': 2})\n"
     )
-    loaded = own.load(path)
+    loaded = user_file.load(path)
     assert loaded.title == "bare.py"
     assert loaded.get_config("cifar10").recipe.epochs == 30
     assert (loaded.claims, loaded.remarks, loaded.difference) == ((), (), None)
@@ -150,7 +151,7 @@ def test_a_mistake_in_a_file_is_one_line(text, said, tmp_path, capsys, monkeypat
 def test_what_a_file_says_of_its_cells_must_fit(change, said, mine):
     mine.write_text(mine.read_text().replace(*change))
     with pytest.raises(InputError, match=said):
-        own.load(mine)
+        user_file.load(mine)
 
 
 @pytest.mark.slow
@@ -161,8 +162,8 @@ def test_from_a_new_unit_to_its_table_and_out_again(mine, capsys, monkeypatch):
     shrunk.append("--config.network.repeats=1,1,1")
     assert main(["run", "./mine.py", *shrunk]) == 0
     printed = capsys.readouterr().out
-    zoo.FAMILIES.pop("pooled")
-    monkeypatch.setattr(own, "load", None)
+    forget()
+    monkeypatch.setattr(user_file, "load", None)
     assert main(["report", "--workdir", "runs/mine"]) == 0
     report = capsys.readouterr().out.strip()
     assert report
@@ -178,7 +179,7 @@ def test_from_a_new_unit_to_its_table_and_out_again(mine, capsys, monkeypatch):
     directory = sweep.run(sweep.cell("size=3"), 0).directory
     with pytest.raises(InputError, match="pooled"):
         load_trained(directory)
-    own.load_networks(mine)
+    user_file.load_networks(mine)
     trained = load_trained(directory)
     assert trained.class_names == tuple("0123456789")
     assert trained.network(jnp.zeros((2, 16, 16, 3))).shape == (2, 10)
@@ -190,9 +191,7 @@ def test_a_network_without_our_attributes_is_counted(mine, tmp_path, capsys):
     assert main([*command, "--dry-run", "--cells", "name=bare"]) == 0
     assert f"--networks {mine}" in capsys.readouterr().out
     mine.write_text(mine.read_text().replace("images.mean((1, 2))", "images"))
-    for name in [name for name in sys.modules if name.startswith("own_")]:
-        del sys.modules[name]
-    del zoo.FAMILIES["bare"], zoo.FAMILIES["pooled"]
+    forget()
     assert main([*command, "--dry-run", "--cells", "name=bare"]) == 2
     assert "network bare returns (2, 24, 24, 10) for 2 images" in capsys.readouterr().err
 

@@ -34,6 +34,8 @@ def load_networks(path: Path) -> ModuleType:
       InputError: There is no such file, it fails, or what it gives is no network.
     """
     path = _absolute(path)
+    if (known := sys.modules.get(_module_name(path))) is not None:
+        return known
     module = _imported(path)
     networks = getattr(module, "NETWORKS", {})
     if not isinstance(networks, dict):
@@ -73,12 +75,14 @@ def _absolute(path: Path) -> Path:
         raise InputError(f"there is no home directory for {path}: write out the path") from error
 
 
+def _module_name(path: Path) -> str:
+    return f"user_file_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def _imported(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    name = f"own_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file: its name must end in .py")
