@@ -184,7 +184,7 @@ class FoundFolder(Found):
         rest = {"test": self.test.folder, "classes": self.train.classes, "notes": self.notes}
         arrays["json"] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
         contents = io.BytesIO()
-        np.savez(contents, **arrays)
+        np.savez(contents, allow_pickle=False, **arrays)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, contents.getvalue())
 
@@ -238,7 +238,8 @@ def _scan(root: Path, label: str) -> FoundFolder:
     lines = notes.lines()
     if folders[1] != "test" and (root / "test").is_dir():
         lines += (f"test is left out, as there is {folders[1]} to test on",)
-    return _found(label, *splits, np.array(modified, np.int64), lines)
+    train, test = splits
+    return _found(label, train, test, np.array(modified, np.int64), lines)
 
 
 def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
@@ -267,16 +268,16 @@ def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
         names = _class_names(root, split.folder, _Notes())
         if differing := sorted({*names} ^ {*split.classes}):
             how = "is new" if differing[0] in names else "has gone"
-            raise _changed(root, known, f"{split.folder}/{differing[0]}", how)
+            raise _changed(root, f"{split.folder}/{differing[0]}", how)
         for number, (name, before) in enumerate(zip(names, folders, strict=True)):
             if _modified(root, split.folder, name) != before:
                 # Perhaps only what is left out anyway has come or gone.
                 now = _images(root, split.folder, name, _Notes())
-                _compare(root, known, f"{split.folder}/{name}", split.of_class(number), now)
+                _compare(root, f"{split.folder}/{name}", split.of_class(number), now)
     return _found(label, train, test, modified.ravel(), tuple(rest["notes"]))
 
 
-def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) -> None:
+def _compare(root: Path, folder: str, then: _Images, now: _Images) -> None:
     """Says which image of a class is not what it was."""
     before, after = then.by_name(), now.by_name()
     for name in sorted({*before, *after}):
@@ -286,11 +287,11 @@ def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) 
                 how = "is new"
             elif name not in after:
                 how = "has gone"
-            raise _changed(root, known, f"{folder}/{os.fsdecode(name)}", how)
+            raise _changed(root, f"{folder}/{os.fsdecode(name)}", how)
 
 
-def _changed(root: Path, known: Path, name: str, how: str) -> InputError:
-    return InputError(f"{shown(f'{root}/{name}')} {how} since {known.name} was written: {_RESTORE}")
+def _changed(root: Path, name: str, how: str) -> InputError:
+    return InputError(f"{shown(f'{root}/{name}')} {how} since the images were listed: {_RESTORE}")
 
 
 def _found(
