@@ -54,7 +54,7 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
     """
     graphdef, *states = nnx.split(network, nnx.Param, ...)
 
-    def forward(states: list[nnx.State], image: jax.Array) -> jax.Array:
+    def forward(states: list[Any], image: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, *states)(image, train=False)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
