@@ -4,15 +4,18 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.core import ShapedArray
 from jax.extend import core
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,24 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
     Raises:
       InputError: A loop of it has no fixed number of turns, or it does not take such images.
     """
-    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
+    graphdef, *states = nnx.split(network, nnx.Param, ...)
 
-    def forward(params, rest, image):
-        return nnx.merge(graphdef, params, rest)(image, train=False)
+    def forward(states: list[Any], image: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, *states)(image, train=False)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     # The direct form has one equation a convolution; the fast form spreads it over many.
     with chwn.form(chwn.DIRECT):
-        jaxpr = jax.make_jaxpr(forward)(params, rest, image).jaxpr
+        jaxpr = jax.make_jaxpr(forward)(states, image).jaxpr
     counts = list(_multiply_adds(jaxpr))
     return Complexity(
         macs=sum(macs for macs, _ in counts),
         macs_without_head=sum(macs for macs, in_head in counts if not in_head),
-        params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(states[0])),
     )
 
 
-def abstract(constructor: Callable[..., nnx.Module], **arguments: Any) -> nnx.Module:
+def abstract(constructor: Callable[..., Module], **arguments: Any) -> Module:
     """Builds a network with no weights allocated: what counting and `jax.eval_shape` ask for.
 
     As `nnx.eval_shape` does, but in a fraction of the time: keys are drawn by arithmetic that is
@@ -77,12 +80,7 @@ def abstract(constructor: Callable[..., nnx.Module], **arguments: Any) -> nnx.Mo
       arguments: What else it takes.
     """
 
-    def construct() -> nnx.Module:
-        rngs = nnx.Rngs(0)
-        rngs.default = _OneKey(0, tag="default")
-        return constructor(**arguments, rngs=rngs)
-
-    return nnx.eval_shape(construct)
+    return nnx.eval_shape(lambda: constructor(**arguments, rngs=_OneKeyForAll()))
 
 
 class _OneKey(nnx.RngStream):
@@ -90,6 +88,12 @@ class _OneKey(nnx.RngStream):
 
     def __call__(self) -> jax.Array:
         return self.key[...]
+
+
+class _OneKeyForAll(nnx.Rngs):
+    def __init__(self) -> None:
+        super().__init__()
+        self.default = _OneKey(0, tag="default")
 
 
 def _multiply_adds(jaxpr: core.Jaxpr, in_head: bool = False) -> Iterator[tuple[int, bool]]:
@@ -105,14 +109,14 @@ def _multiply_adds(jaxpr: core.Jaxpr, in_head: bool = False) -> Iterator[tuple[i
         ]
         match eqn.primitive.name:
             case "conv_general_dilated":
-                kernel = eqn.invars[1].aval
+                kernel = _array_of(eqn.invars[1])
                 out_channels = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
                 # Each output value sums over one filter: height x width x channels of a group.
-                yield eqn.outvars[0].aval.size * kernel.size // out_channels, eqn_in_head
+                yield _array_of(eqn.outvars[0]).size * kernel.size // out_channels, eqn_in_head
             case "dot_general":
                 (contracting, _), _ = eqn.params["dimension_numbers"]
-                summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
-                yield eqn.outvars[0].aval.size * summed, eqn_in_head
+                summed = math.prod(_array_of(eqn.invars[0]).shape[axis] for axis in contracting)
+                yield _array_of(eqn.outvars[0]).size * summed, eqn_in_head
             case "scan":
                 for macs, inner_in_head in chain(*within):
                     yield eqn.params["length"] * macs, inner_in_head
@@ -125,3 +129,8 @@ def _multiply_adds(jaxpr: core.Jaxpr, in_head: bool = False) -> Iterator[tuple[i
                 )
             case _:
                 yield from chain(*within)
+
+
+def _array_of(atom: core.Var | core.Literal) -> ShapedArray:
+    assert isinstance(atom.aval, ShapedArray)
+    return atom.aval

@@ -1,5 +1,7 @@
 """A trained network made ready for inference: batch normalisation folded into the convolutions."""
 
+from typing import TypeVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -8,6 +10,8 @@ from jaxtyping import Array, Float
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Pointwise(nnx.Module):
@@ -34,7 +38,7 @@ class Shift(nnx.Module):
         return x + chwn.per_channel(self.bias[...].astype(x.dtype))
 
 
-def fold(network: nnx.Module) -> nnx.Module:
+def fold(network: Module) -> Module:
     """Returns a copy of a network that computes the same in evaluation, with fewer operations.
 
     With running mean m and variance v, BN after a convolution with kernel k is the convolution
@@ -48,8 +52,10 @@ def fold(network: nnx.Module) -> nnx.Module:
     """
     folded = nnx.clone(network)
     for _, module in list(nnx.iter_modules(folded)):
-        if isinstance(module, ConvNorm) and isinstance(module.norm, BatchNorm):
-            module.conv, module.norm = _folded(module.conv, module.norm)
+        if isinstance(module, ConvNorm):
+            conv, norm = module.conv, module.norm
+            if isinstance(conv, Conv) and isinstance(norm, BatchNorm):
+                module.conv, module.norm = _folded(conv, norm)
     return folded
 
 

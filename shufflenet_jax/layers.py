@@ -113,10 +113,14 @@ class BatchNorm(nnx.BatchNorm):
     those of the batch over a mapped axis.
     """
 
+    scale: nnx.Param[Array]
+    bias: nnx.Param[Array]
+
     def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
         super().__init__(channels, axis=0, momentum=0.9, epsilon=epsilon, rngs=rngs)
 
-    def __call__(
+    # Of the options of nnx it has one, which has to be given.
+    def __call__(  # type: ignore[override]
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
         scale, bias = self.scale[...], self.bias[...]
@@ -185,6 +189,9 @@ _LECUN_NORMAL = nnx.initializers.lecun_normal()
 class Linear(nnx.Linear):
     """A linear layer on (b, features), by default initialised as `nnx.Linear` is."""
 
+    kernel: nnx.Param[Array]
+    bias: nnx.Param[Array]
+
     def __init__(
         self,
         in_features: int,
@@ -196,7 +203,8 @@ class Linear(nnx.Linear):
         check_positive(in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, kernel_init=kernel_init, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
+    # Without the options of nnx.
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:  # type: ignore[override]
         kernel, bias = (each[...].astype(x.dtype) for each in (self.kernel, self.bias))
         return x @ kernel + bias[None]
 
@@ -224,7 +232,9 @@ class Classifier(Linear):
         check_positive(num_classes=num_classes)
         super().__init__(in_features, num_classes, kernel_init=kernel_init, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b classes"]:
+    def __call__(  # type: ignore[override]  # as of `Linear`
+        self, x: Float[Array, "b i"]
+    ) -> Float[Array, "b classes"]:
         with jax.named_scope("head"):
             return super().__call__(x.astype(jnp.float32))
 

@@ -61,8 +61,9 @@ class Evaluation:
 
 def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """Splits a network into its structure, its trainable arrays and its BN statistics."""
-    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    graphdef, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+    return graphdef, params, batch_stats
 
 
 def create_state(
@@ -110,7 +111,9 @@ def make_train_step(
         count = devices.mean(batch.mask.sum(dtype=jnp.float32))
         return total / jnp.where(count > 0, count, 1)
 
-    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
+    def loss_of(
+        params: dict, batch_stats: dict, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Array, dict]]:
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         if batch_norm == "global":
             network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
@@ -127,10 +130,13 @@ def make_train_step(
             weight * mean(optax.softmax_cross_entropy(each, targets), batch)
             for weight, each in heads
         )
+        assert isinstance(loss, Array)  # of one head at least
         return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
     @devices.split
-    def learn(batch: Batch, params: dict, batch_stats: dict, key: Array):
+    def learn(
+        batch: Batch, params: dict, batch_stats: dict, key: Array
+    ) -> tuple[dict, dict, dict[str, Array]]:
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
             params, batch_stats, batch, key
         )
@@ -142,7 +148,7 @@ def make_train_step(
         return grads, batch_stats, metrics
 
     @partial(jax.jit, donate_argnums=1)
-    def train_step(key: Array, state: State, batch: Batch):
+    def train_step(key: Array, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
         grads, batch_stats, metrics = learn(batch, state.params, state.batch_stats, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -219,7 +219,7 @@ class SqueezeExcitation(Unit):
         out_channels: int,
         stride: int,
         *,
-        unit: UnitConstructor,
+        unit: Callable[..., Unit],
         reduction: int = 16,
         rngs: nnx.Rngs,
         **options: Any,

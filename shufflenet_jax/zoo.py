@@ -168,13 +168,12 @@ def _parameters(thing: Constructor) -> dict[str, inspect.Parameter]:
     while isinstance(thing, partial):
         bound.append(thing)
         thing = thing.func
-    if inspect.isclass(thing):
-        # Of a class of nnx, `inspect.signature` sees the metaclass, which takes anything.
-        thing = partial(thing.__init__, None)
+    # Of a class of nnx, `inspect.signature` sees the metaclass, which takes anything.
+    called = partial(thing.__init__, None) if inspect.isclass(thing) else partial(thing)
     for each in reversed(bound):
-        thing = partial(thing, *each.args, **each.keywords)
+        called = partial(called, *each.args, **each.keywords)
     try:
-        parameters = inspect.signature(thing).parameters
+        parameters = inspect.signature(called).parameters
     except (TypeError, ValueError) as error:
         raise InputError(f"{_name_of(thing)}: {error}") from error
     return {
@@ -218,7 +217,8 @@ def _like(default: Any, value: Any, name: str) -> Any:
         return dataclasses.replace(default, **own)
     for kind, (taken, described) in _KINDS.items():
         if isinstance(default, kind):
-            if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
+            fits = isinstance(value, taken) and (kind is bool or not isinstance(value, bool))
+            if not fits:
                 raise InputError(f"{name} must be {described}, not {value!r}")
             if isinstance(default, tuple):
                 return tuple(_like(default[0], each, f"each of {name}") for each in value)

@@ -447,7 +447,7 @@ def test_what_has_changed_since_a_listing_is_named(tmp_path, change):
     for path in (root / "train" / "cat", root / "val" / "dog"):
         if path.exists():
             later(path)  # also where the clock is coarse
-    message = f"{root}/{change} since listing was written: restore it, or begin anew"
+    message = f"{root}/{change} since the images were listed: restore it, or begin anew"
     with pytest.raises(InputError, match=message):
         data.find(f"folder:{root}", known=listing)
 

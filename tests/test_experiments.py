@@ -222,16 +222,21 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     assert found["data"] == "folder:pets"
     cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
     assert cell["errors"][0] in [100 * wrong / 16 for wrong in range(17)]
-    # The same command says which image has changed, and so does a run by itself.
-    shutil.copy(own / "train" / "cat" / "1.png", own / "train" / "cat" / "0.png")
-    assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 2
-    assert "train/cat/0.png" in capsys.readouterr().err
+    # An image that has changed is not trained on: it is named when it is met.
+    image = own / "train" / "cat" / "0.png"
+    shutil.copy(own / "train" / "cat" / "1.png", image)
     sweep = workdir.open_sweep(tmp_path / "run")
     trained = sweep.run(sweep.cell("0.25x-g3"), 0)
     trained.reopen()
+    shutil.rmtree(trained.directory / "checkpoints")
     assert main(["cell", "0.25x-g3", "--workdir", str(tmp_path / "run")]) == 1
     assert trained.status == "failed"
     assert "train/cat/0.png" in trained.result["reason"]
+    # One that was added is named before anything starts.
+    shutil.copy(image, image.with_name("new.png"))
+    capsys.readouterr()
+    assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 2
+    assert "train/cat/new.png" in capsys.readouterr().err
 
 
 MISTAKES = {

@@ -208,7 +208,9 @@ class Slurm:
     def _sweep_up(self, root: Path) -> None:
         """Removes what launchers left that were killed, once all jobs of a folder have ended."""
         live = self._queue.live_arrays()
-        for folder in root.iterdir() if live is not None else ():
+        if live is None:
+            return
+        for folder in root.iterdir():
             arrays = {path.name.partition("_")[0] for path in folder.glob("*_submission.sh")}
             if time.time() - folder.stat().st_mtime > _DAY and not arrays & live:
                 shutil.rmtree(folder, ignore_errors=True)

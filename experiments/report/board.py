@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -94,7 +94,7 @@ def table(states: Mapping[Run, str], most: int = 200) -> Table:
     made = Table(title=summary, box=None, title_justify="left")
     headings = ("cell", "seed", "state", "step", "loss", "steps/s", "left", "tries", "owner", "")
     for heading in headings:
-        justify = "left" if heading in ("cell", "state", "owner", "") else "right"
+        justify: JustifyMethod = "left" if heading in ("cell", "state", "owner", "") else "right"
         made.add_column(heading, justify=justify, no_wrap=heading != "")
     for run, state in _of_interest(states, most):
         made.add_row(*map(Text, _row(run, state)), style=_STYLES.get(state, "dim"))

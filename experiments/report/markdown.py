@@ -18,6 +18,6 @@ def table(first: str, *others: str) -> Table:
 
 def render(table: Table) -> str:
     """Returns a table as text, its columns aligned."""
-    console = Console(width=10_000, color_system=None, file=io.StringIO())
-    console.print(table, markup=False)
-    return console.file.getvalue().strip()
+    text = io.StringIO()
+    Console(width=10_000, color_system=None, file=text).print(table, markup=False)
+    return text.getvalue().strip()

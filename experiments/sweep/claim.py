@@ -53,8 +53,12 @@ class Claim:
             raise InputError(f"the claim {self.text!r} is of cells by name, not of {term!r}")
         if len(set(names)) < len(names):
             raise InputError(f"the claim {self.text!r} has a cell twice in {term!r}")
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not math.isfinite(weight) or weight == 0:
+        if (
+            not isinstance(weight, int | float)
+            or isinstance(weight, bool)
+            or not math.isfinite(weight)
+            or weight == 0
+        ):
             raise InputError(
                 f"the claim {self.text!r} must weigh {term!r} with a finite number other than 0, "
                 f"not {weight!r}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shufflenet_jax.fit import Intervals
+from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.zoo import FAMILIES
 
@@ -77,7 +78,7 @@ def defaults(values: Values) -> dict[str, Any]:
     family = FAMILIES.get(values.get("network.name", ""))
     if family is not None:
         known["network"] = {
-            key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            key: dataclasses.asdict(value) if isinstance(value, Stem) else value
             for key, value in family.arguments.items()
         }
     return as_json(flat(known))

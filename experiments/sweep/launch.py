@@ -158,7 +158,7 @@ class _Work:
 
     def _next(self) -> list[Run]:
         """Runs to start now. What another process trains is looked at again later."""
-        batch = []
+        batch: list[Run] = []
         while self._waiting and len(self._active) + len(batch) != self._engine.slots:
             run = self._waiting.popleft()
             status = run.status

@@ -143,10 +143,10 @@ def _read(path: Path) -> dict:
 
 def _is_owner(found: object) -> bool:
     match found:
-        case {"host": str(), "pid": int(pid), "token": str(token)}:
+        case {"host": str(), "pid": int(pid), "token": str(token), **rest}:
             # The token becomes a part of a file's name, and the number is sent a signal.
             is_safe = re.fullmatch(r"\w{1,64}", token) is not None and 0 < pid < 2**31
-            return is_safe and all(isinstance(found.get(k, ""), str) for k in ("machine", "began"))
+            return is_safe and all(isinstance(rest.get(k, ""), str) for k in ("machine", "began"))
     return False
 
 

@@ -16,11 +16,11 @@ def _conv(x: Array, kernel: Array, *, window: Window) -> Array:
     return direct.conv(x, kernel, window)
 
 
-def _forward(x: Array, kernel: Array, *, window: Window):
+def _forward(x: Array, kernel: Array, *, window: Window) -> tuple[Array, tuple[Array, Array]]:
     return _conv(x, kernel, window=window), (x, kernel)
 
 
-def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window):
+def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window) -> tuple[Array, Array]:
     x, kernel = saved
     _, gradient_of = jax.vjp(lambda x: _conv(x, kernel, window=window), x)
     return *gradient_of(dy), _kernel_gradient(x, dy, window).astype(kernel.dtype)

@@ -17,11 +17,11 @@ def _sum_of_shifts(x: Array, kernel: Array, *, window: Window) -> Array:
     return sum(shift * tap for shift, tap in zip(window.shifts(x), taps, strict=True))
 
 
-def _forward(x: Array, kernel: Array, *, window: Window):
+def _forward(x: Array, kernel: Array, *, window: Window) -> tuple[Array, tuple[Array, Array]]:
     return _sum_of_shifts(x, kernel, window=window), (x, kernel)
 
 
-def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window):
+def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window) -> tuple[Array, Array]:
     x, kernel = saved
     if window.stride == 1:
         before, after = (window.size - 1 - edge for edge in window.padding)

@@ -54,7 +54,9 @@ def global_avg_pool(x: Array) -> Array:
     return jnp.mean(x, (1, 2))
 
 
-def batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None):
+def batch_norm(
+    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+) -> tuple[Array, Array, Array]:
     """Normalised maps, means and variances, all computed in float32."""
     wide = x.astype(jnp.float32)
     mean, var = jnp.mean(wide, (1, 2, 3)), jnp.var(wide, (1, 2, 3))

@@ -37,7 +37,7 @@ class CompiledApart:
                 return compiled(*arrays, **options)
 
         @apart.defjvp
-        def derivative(primals: Sequence[Array], tangents: Sequence[Array]):
+        def derivative(primals: Sequence[Array], tangents: Sequence[Array]) -> tuple[Array, Array]:
             return jax.jvp(partial(self.differentiated, **options), primals, tangents)
 
         return apart(*arrays)

@@ -15,6 +15,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
 
+_Both = tuple[PyTree[Array], PyTree[Array]]
+
 
 @dataclass(frozen=True)
 class WithGradient:
@@ -41,7 +43,7 @@ class WithGradient:
         called = jax.custom_jvp(function)
 
         @called.defjvp
-        def derivative(primals: Sequence[Array], tangents: Sequence[Array]):
+        def derivative(primals: Sequence[Array], tangents: Sequence[Array]) -> _Both:
             output, saved = forward(*primals)
             leaves, structure = jax.tree.flatten(output)
             saved_leaves, saved_structure = jax.tree.flatten(saved)
@@ -108,16 +110,23 @@ def _types(*values: Any, outputs: Sequence[Any], **_: Any) -> Sequence[Any]:
     return outputs
 
 
-def _transpose(cotangents: Sequence[Any], *values: Any, pull: Callable, linear: int, **_: Any):
+def _transpose(
+    cotangents: Sequence[Any], *values: Any, pull: Callable, linear: int, **_: Any
+) -> list[Array | None]:
     given, unknown = values[:-linear], values[-linear:]
     pulled = pull(given, [ad.instantiate_zeros(each) for each in cotangents])
-    return [None] * len(given) + [
-        cotangent if ad.is_undefined_primal(value) else None
-        for value, cotangent in zip(unknown, pulled, strict=True)
+    return [
+        *(None for _ in given),
+        *(
+            cotangent if ad.is_undefined_primal(value) else None
+            for value, cotangent in zip(unknown, pulled, strict=True)
+        ),
     ]
 
 
-def _derivative(values: Sequence[Array], tangents: Sequence[Any], *, push: Callable, **_: Any):
+def _derivative(
+    values: Sequence[Array], tangents: Sequence[Any], *, push: Callable, **_: Any
+) -> tuple[list[Array], list[Array]]:
     moving = [index for index, each in enumerate(tangents) if not isinstance(each, ad.Zero)]
 
     def of_moving(*moved: Array) -> list[Array]:
@@ -127,7 +136,9 @@ def _derivative(values: Sequence[Array], tangents: Sequence[Any], *, push: Calla
     return jax.jvp(of_moving, [values[i] for i in moving], [tangents[i] for i in moving])
 
 
-def _batch(axis: Any, values: Sequence[Array], axes: Sequence[int | None], **options: Any):
+def _batch(
+    axis: Any, values: Sequence[Array], axes: Sequence[int | None], **options: Any
+) -> tuple[list[Array], list[int]]:
     """All values are batched along their first axis, so that the transpose sums over none."""
     mapped = partial(jax.vmap, axis_name=axis.name, axis_size=axis.size)
     values = [batching.bdim_at_front(*each, axis.size) for each in zip(values, axes, strict=True)]

@@ -47,7 +47,9 @@ def global_avg_pool(x: Array) -> Array:
     return jnp.einsum("cnb,n->cb", x.reshape(channels, -1, batch), ones)
 
 
-def batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None):
+def batch_norm(
+    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+) -> tuple[Array, Array, Array]:
     """One multiply-add an element, backward too."""
     return norm.batch_norm(x, scale, bias, epsilon=epsilon, axis_name=axis_name)
 

@@ -12,12 +12,16 @@ from shufflenet_jax.chwn.direct import mean_over
 from shufflenet_jax.chwn.gradient import WithGradient
 from shufflenet_jax.chwn.layout import per_channel
 
+_Normalised = tuple[Array, Array, Array]
 
-def _normalise(*arrays: Array, **options: Any):
+
+def _normalise(*arrays: Array, **options: Any) -> _Normalised:
     return _forward(*arrays, **options)[0]
 
 
-def _forward(x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None):
+def _forward(
+    x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None
+) -> tuple[_Normalised, tuple[Array, Array, Array, Array]]:
     count = x.size // x.shape[0]
     mean = mean_over(axis_name, _sum_per_channel(x) / count)
     var = mean_over(axis_name, _sum_per_channel(x, x) / count) - jnp.square(mean)
@@ -34,7 +38,7 @@ def _backward(
     *,
     epsilon: float,
     axis_name: str | None,
-):
+) -> tuple[Array, Array, Array]:
     del epsilon
     x, scale, mean, deviation = saved
     dy, _, _ = cotangents  # the statistics carry no gradient
@@ -63,7 +67,9 @@ def _sum_per_channel(*factors: Array) -> Array:
     return jnp.sum(math.prod(factor.astype(jnp.float32) for factor in factors), (1, 2, 3))
 
 
-def _direct(x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None):
+def _direct(
+    x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None
+) -> _Normalised:
     return direct.batch_norm(x, scale, bias, epsilon, axis_name)
 
 

@@ -25,12 +25,12 @@ def _argmax_of_shifts(x: Array, window: Window) -> tuple[Array, Array]:
     return best, where
 
 
-def _forward(x: Array, *, window: Window):
+def _forward(x: Array, *, window: Window) -> tuple[Array, tuple[Array, Array]]:
     best, where = _argmax_of_shifts(x, window)
     return best, (where, x)
 
 
-def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window):
+def _backward(saved: tuple[Array, Array], dy: Array, *, window: Window) -> tuple[Array]:
     where, x = saved
     size = window.size
 

@@ -8,6 +8,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+_OfAxes = tuple[int, int, int, int]
+_Edges = tuple[int, int]
+
 
 class Window(NamedTuple):
     """A square window that moves over a map: its size and step, and the padding of the map."""
@@ -16,7 +19,7 @@ class Window(NamedTuple):
     stride: int
     padding: tuple[int, int]
 
-    def of_all_axes(self):
+    def of_all_axes(self) -> tuple[_OfAxes, _OfAxes, tuple[_Edges, _Edges, _Edges, _Edges]]:
         """Sizes, strides and padding for (c, h, w, b), as `lax.reduce_window` takes them."""
         return (
             (1, self.size, self.size, 1),
@@ -82,5 +85,6 @@ class Window(NamedTuple):
             for down, rows in moves.items()
             for right, columns in moves.items()
         )
+        assert isinstance(total, Array)  # of one term at least
         whole = total.reshape(channels, stride * counts[0], stride * counts[1], batch)
         return whole[:, :height, :width]

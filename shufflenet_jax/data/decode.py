@@ -16,6 +16,7 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -89,7 +90,7 @@ def opened(encoded: bytes) -> ImageFile.ImageFile:
         return WebPImagePlugin.WebPImageFile(io.BytesIO(encoded))
     if encoded.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile(io.BytesIO(encoded))
-    raise Image.UnidentifiedImageError(f"not a {KINDS}")
+    raise UnidentifiedImageError(f"not a {KINDS}")
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """1,797 grayscale 8x8 digits (UCI "optical recognition of handwritten digits", test part).
 
     Every fourth image is for testing (449), the rest for training (1,348). The file holds one

@@ -265,21 +265,21 @@ def _recall(root: Path, folders: tuple[str, str], label: str, known: Path) -> Fo
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{known} is damaged: delete it, and give the command again") from error
     if test.folder != folders[1]:  # there is a val now, or no longer
-        raise _changed(root, known, "val", "is new" if folders[1] == "val" else "has gone")
+        raise _changed(root, "val", "is new" if folders[1] == "val" else "has gone")
     for split, before in zip((train, test), modified.tolist(), strict=True):
         names = _class_names(root, split.folder, _Notes())
         if differing := sorted({*names} ^ {*split.classes}):
             how = "is new" if differing[0] in names else "has gone"
-            raise _changed(root, known, f"{split.folder}/{differing[0]}", how)
+            raise _changed(root, f"{split.folder}/{differing[0]}", how)
         for number, (name, then) in enumerate(zip(names, before, strict=True)):
             if _modified(root, split.folder, name) != then:
                 # Perhaps only what is left out anyway has come or gone.
                 now = _images(root, split.folder, name, _Notes())
-                _compare(root, known, f"{split.folder}/{name}", split.of_class(number), now)
+                _compare(root, f"{split.folder}/{name}", split.of_class(number), now)
     return _found(label, train, test, modified.ravel(), tuple(rest["notes"]))
 
 
-def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) -> None:
+def _compare(root: Path, folder: str, then: _Images, now: _Images) -> None:
     """Says which image of a class is not what it was."""
     before, after = then.by_name(), now.by_name()
     for name in sorted({*before, *after}):
@@ -289,11 +289,11 @@ def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) 
                 how = "is new"
             elif name not in after:
                 how = "has gone"
-            raise _changed(root, known, f"{folder}/{os.fsdecode(name)}", how)
+            raise _changed(root, f"{folder}/{os.fsdecode(name)}", how)
 
 
-def _changed(root: Path, known: Path, name: str, how: str) -> InputError:
-    return InputError(f"{shown(f'{root}/{name}')} {how} since {known.name} was written: {_RESTORE}")
+def _changed(root: Path, name: str, how: str) -> InputError:
+    return InputError(f"{shown(f'{root}/{name}')} {how} since the images were listed: {_RESTORE}")
 
 
 def _found(

@@ -1,7 +1,8 @@
 """Batches of images, made ahead of the accelerator by grain."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,10 @@ class Batch(NamedTuple):
     mask: Bool[np.ndarray | Array, " b"]
 
 
+Batches = Generator[Batch, None, None]
+"""Batches one after another; closing it ends whatever makes them."""
+
+
 class _Sample(NamedTuple):
     """One image of a batch; broken is its key if it is, else None."""
 
@@ -45,7 +50,8 @@ class _Sample(NamedTuple):
     broken: str | None
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """One of several equal parts of every batch, each of which a process of its own prepares.
 
     Attributes:
@@ -83,7 +89,7 @@ def train_batches(
     num_workers: int = 0,
     skipped: Skipped | None = None,
     share: Share = WHOLE,
-) -> Iterator[Batch]:
+) -> Batches:
     """The batches of steps start_step to steps - 1 of a training run.
 
     The images are shuffled anew every epoch; a batch may hold the end of one epoch and the
@@ -115,8 +121,8 @@ def train_batches(
         .random_map(functools.partial(_train_example, preprocessing, skipped is not None))
         .batch(size, drop_remainder=True, batch_fn=functools.partial(_batch, size))
     )
-    index, count = share
-    parts = dataset[start_step * count + index : steps * count : count]
+    begin, end = (step * share.count for step in (start_step, steps))
+    parts = dataset[begin + share.index : end : share.count]
     return _iterate(parts, num_workers, skipped)
 
 
@@ -128,7 +134,7 @@ def eval_batches(
     num_workers: int = 0,
     skipped: Skipped | None = None,
     share: Share = WHOLE,
-) -> Iterator[Batch]:
+) -> Batches:
     """Every example once, in order; the last batch is padded and masked to the full size.
 
     Args:
@@ -158,7 +164,7 @@ def eval_batches(
     return _followed(_iterate(parts, num_workers, skipped), [empty] * missing)
 
 
-def _followed(batches: Iterator[Batch], more: Sequence[Batch]) -> Iterator[Batch]:
+def _followed(batches: Batches, more: Sequence[Batch]) -> Batches:
     yield from batches
     yield from more
 
@@ -209,7 +215,7 @@ def _batch(batch_size: int, samples: Sequence[_Sample]) -> tuple[Batch, list[str
     return Batch(image, label, mask), broken
 
 
-def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Iterator[Batch]:
+def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Batches:
     import grain
     from absl import flags
 
@@ -230,6 +236,7 @@ def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Iterato
     try:
         for batch, broken in batches:
             for key in broken:
+                assert skipped is not None  # else it was an error
                 skipped.add(key)
             yield batch
     finally:

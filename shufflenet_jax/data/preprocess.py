@@ -80,8 +80,9 @@ class Preprocessing:
 
 def _number(value: object, least: float, greatest: float) -> bool:
     # A comparison with NaN is false.
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return number and least <= float(value) <= greatest
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return value <= greatest and not value < least
 
 
 def _whole(value: object) -> bool:
@@ -102,6 +103,7 @@ def train_image(
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Decodes and augments an image; what it does depends on ``rng`` alone."""
     size = preprocessing.image_size
+    image: Image.Image
     with naming(key):
         image = opened(encoded)
         if preprocessing.crop == "shift":
