@@ -1,8 +1,9 @@
 """A trained network made ready for inference: batch normalisation folded into the convolutions."""
 
+from functools import partial
 from typing import TypeVar
 
-import jax.numpy as jnp
+import jax
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -61,11 +62,27 @@ def fold(network: Module) -> Module:
 
 def _folded(conv: Conv, norm: BatchNorm) -> tuple[nnx.Module, Shift]:
     """A convolution that scales, and what is then added."""
-    scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
-    kernel = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
-    bias = 0.0 if conv.bias is None else conv.bias[...]
-    shift = Shift(norm.bias[...] + (bias - norm.mean[...]) * scale)
+    bias = None if conv.bias is None else conv.bias[...]
+    values = (norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...])
+    kernel, shift = _scaled(conv.kernel[...], bias, *values, epsilon=norm.epsilon)
     if kernel.shape[:2] == (1, 1) and conv.stride == 1 and not conv.padding:
-        return Pointwise(chwn.by_group(kernel, conv.groups)), shift
+        return Pointwise(chwn.by_group(kernel, conv.groups)), Shift(shift)
     conv.kernel[...], conv.bias = kernel, None
-    return conv, shift
+    return conv, Shift(shift)
+
+
+@partial(jax.jit, static_argnames="epsilon")
+def _scaled(
+    kernel: Float[Array, "k k i o"],
+    bias: Float[Array, " o"] | None,
+    norm_scale: Float[Array, " o"],
+    norm_bias: Float[Array, " o"],
+    mean: Float[Array, " o"],
+    var: Float[Array, " o"],
+    *,
+    epsilon: float,
+) -> tuple[Float[Array, "k k i o"], Float[Array, " o"]]:
+    """The kernel and the bias of the folded convolution: one program for each shape."""
+    scale = norm_scale * lax.rsqrt(var + epsilon)
+    before = -mean if bias is None else bias - mean
+    return kernel * scale.reshape(1, 1, 1, -1), norm_bias + before * scale
