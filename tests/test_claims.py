@@ -179,7 +179,7 @@ def term(of="a", weight=1.0):
         ),
         *(
             {"text": "t", "contrasts": [[term(weight=weight)]]}
-            for weight in (None, "1", True, 0, 0.0, float("nan"), float("inf"), [1.0])
+            for weight in (None, "1", True, 0, 0.0, float("nan"), float("inf"), 10**400, [1.0])
         ),
         # More tests than anyone waits for.
         {"text": "t", "contrasts": [[term([f"{n}{i}" for i in range(40)]) for n in range(9)]]},

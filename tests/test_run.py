@@ -28,14 +28,15 @@ def others(content, **values):
     return [content | {key: value} for key, each in values.items() for value in each]
 
 
-NO_NUMBER = (None, "5", [5], True, float("nan"), float("inf"))
+HUGE = 10**400  # JSON has such integers, and no float is as large
+NO_NUMBER = (None, "5", [5], True, float("nan"), float("inf"), HUGE)
 RESULTS = [
     *without(DONE, "status", "step", "top1_error"),
     *without(FAILED, "status", "step", "reason"),
     *others(DONE, status=("ended", "missing", "running", None, 3, ["done"])),
-    *others(DONE, top1_error=(*NO_NUMBER, -1.0, 100.5), step=(None, "5", -1, 1.5, True)),
+    *others(DONE, top1_error=(*NO_NUMBER, -1.0, 100.5), step=(None, "5", -1, 1.5, True, HUGE)),
     *others(DONE, network=([], "x", {}, *without(NETWORK, *NETWORK))),
-    *others(DONE, network=others(NETWORK, widths=(None, 3, ["a"]), macs=(None, 1.5, "1"))),
+    *others(DONE, network=others(NETWORK, widths=(None, 3, ["a"]), macs=(None, 1.5, "1", HUGE))),
     *others(FAILED, reason=(None, 3, ["x"]), step=(None, "5"), transient=(None, "yes")),
 ]
 ATTEMPTS = [
@@ -45,7 +46,8 @@ ATTEMPTS = [
 ]
 PROGRESSES = [
     *without(PROGRESS, *PROGRESS),
-    *others(PROGRESS, step=(None, "5"), total=(None,), loss=(None, "nan"), rate=NO_NUMBER),
+    *others(PROGRESS, step=(None, "5"), total=(None, HUGE), loss=(None, "nan", HUGE)),
+    *others(PROGRESS, rate=(*NO_NUMBER, 1e-320, -1.0)),
 ]
 
 

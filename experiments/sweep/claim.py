@@ -1,6 +1,5 @@
 """A statement of the paper about a table, as data: a manifest can carry it, a report judges it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -56,12 +55,11 @@ class Claim:
         if (
             not isinstance(weight, int | float)
             or isinstance(weight, bool)
-            or not math.isfinite(weight)
-            or weight == 0
+            or not 1e-6 <= abs(weight) <= 1e6
         ):
             raise InputError(
-                f"the claim {self.text!r} must weigh {term!r} with a finite number other than 0, "
-                f"not {weight!r}"
+                f"the claim {self.text!r} must weigh {term!r} with a number that is neither 0 nor "
+                f"huge, not {str(weight)[:20]}"
             )
 
     def as_data(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -217,8 +216,9 @@ def _is_progress(content: dict[str, Any]) -> bool:
     match content:
         case {"step": step, "total": total, "loss": loss, "rate": rate}:
             # A loss may be no finite number: that is what ends a run that diverges.
-            is_loss = isinstance(loss, int | float)
-            return _is_count(step) and _is_count(total) and is_loss and _is_number(rate)
+            is_loss = isinstance(loss, float) or _is_number(loss)
+            is_rate = _is_number(rate) and (rate == 0 or rate > 1e-9)  # it is divided by
+            return _is_count(step) and _is_count(total) and is_loss and is_rate
     return False
 
 
@@ -239,8 +239,9 @@ def _is_attempt(content: dict[str, Any]) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that can be computed with, which an integer of 400 digits cannot."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
