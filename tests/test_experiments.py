@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,21 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     assert found["data"] == "folder:pets"
     cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
     assert cell["errors"][0] in [100 * wrong / 16 for wrong in range(17)]
+    # An image that has changed is not trained on: it is named when it is met.
+    image = own / "train" / "cat" / "0.png"
+    shutil.copy(own / "train" / "cat" / "1.png", image)
+    sweep = workdir.open_sweep(tmp_path / "run")
+    trained = sweep.run(sweep.cell("0.25x-g3"), 0)
+    trained.reopen()
+    shutil.rmtree(trained.directory / "checkpoints")
+    assert main(["cell", "0.25x-g3", "--workdir", str(tmp_path / "run")]) == 1
+    assert trained.status == "failed"
+    assert "train/cat/0.png" in trained.result["reason"]
+    # Once the folder has changed, before anything starts.
+    shutil.copy(image, image.with_name("new.png"))
+    capsys.readouterr()
+    assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 2
+    assert "train/cat/0.png has changed" in capsys.readouterr().err
 
 
 MISTAKES = {
@@ -305,6 +321,26 @@ def test_a_mistake_is_one_line_and_starts_nothing(command, tmp_path, capsys, mon
     assert MISTAKES[command].format(tmp=tmp_path) in captured.err
     assert captured.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    own = folder(tmp_path / "pets", images=64)
+    before = sorted(tmp_path.rglob("*"))
+    for options in ([], [f"--config.data.name=folder:{own}"]):
+        assert main(["run", "table3", "--dry-run", *options]) == 0
+        assert "12 runs in" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_by_hand_finds_the_data_of_its_sweep(tmp_path):
+    create_sweep(tmp_path, "data.dir=somewhere", "data.workers=3")
+    sweep = workdir.open_sweep(tmp_path)
+    values = sweep.values_of(sweep.cell("1x-g3"))
+    assert (values["data.dir"], values["data.workers"]) == ("somewhere", 3)
+    other = sweep.with_settings(["data.dir=elsewhere"])
+    assert other.values_of(sweep.cell("1x-g3"))["data.dir"] == "elsewhere"
 
 
 def test_a_sweep_without_results_may_change_its_configuration(tmp_path):

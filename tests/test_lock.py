@@ -58,6 +58,24 @@ def test_an_owner_on_another_host_is_judged_by_its_heartbeat(tmp_path):
         assert is_held(path)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"token": "/../../other"}, {"pid": 0}, {"pid": -1}, {"pid": 1e9}]
+)
+def test_an_owner_that_cannot_be_one_is_judged_by_its_heartbeat(wrong, tmp_path):
+    path = tmp_path / "run" / "lock"
+    path.parent.mkdir()
+    with hold(path):
+        owner = json.loads(path.read_text())
+    path.write_text(json.dumps(owner | wrong))
+    assert is_held(path)
+    long_ago = time.time() - lock.STALE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+    assert not is_held(path)
+    with hold(path):
+        pass
+    assert list(tmp_path.rglob("*")) == [path.parent]
+
+
 def test_a_process_that_got_the_number_of_a_dead_owner_is_not_the_owner(tmp_path):
     path = tmp_path / "lock"
     with hold(path):

@@ -101,7 +101,12 @@ def plan(request: Request) -> Plan:
     settings = configs.settings(config)
     known = list(configs.identities(config, chosen.cells))
     wanted = {cell.name for cell in matching(chosen.cells, request.pattern)}
-    found = _found((values for cell, values in known if cell.name in wanted), settings)
+    directory = request.directory.absolute()
+    found = _found(
+        (values for cell, values in known if cell.name in wanted),
+        settings,
+        workdir.begun(directory),
+    )
     networks, invalid = _examined(
         [(cell, {**settings, **values}) for cell, values in known if cell.name in wanted],
         found,
@@ -120,7 +125,7 @@ def plan(request: Request) -> Plan:
         chosen,
         request.budget,
         config,
-        request.directory,
+        directory,
         wanted=wanted,
         seeds=request.seeds,
         identities={name: each.identity for name, each in found.items()},
@@ -203,18 +208,26 @@ def _resolved(cell: Cell) -> Cell:
     return replace(cell, overrides={**cell.overrides, "data.name": data.resolve(name)})
 
 
-def _found(cells: Iterable[Values], settings: Values) -> dict[str, Found]:
-    """Every data set that cells are trained on, by name."""
-    names = dict.fromkeys(values["data.name"] for values in cells)
-    return {name: data.find(name, build.data_dir_of(settings)) for name in names}
+def _found(cells: Iterable[Values], settings: Values, begun: Sweep | None) -> dict[str, Found]:
+    """Every data set that cells are trained on, by name.
+
+    Raises:
+      InputError: There is no such data set; or it has changed since the sweep was begun.
+    """
+    return {
+        name: data.find(
+            name, build.data_dir_of(settings), known=begun.listing(name) if begun else None
+        )
+        for name in dict.fromkeys(values["data.name"] for values in cells)
+    }
 
 
 def _remember(sweep: Sweep, found: Mapping[str, Found]) -> None:
     """Leaves what was found in class folders for the runs, which then need not look."""
-    for cell in sweep.cells:
-        name = sweep.entries[cell.name].values["data.name"]
-        if name in found and not (listing := sweep.listing_of(cell)).exists():
-            found[name].remember(listing)
+    for name, each in found.items():
+        listing = sweep.listing(name)
+        if listing is not None and not listing.exists():
+            each.remember(listing)
 
 
 def _examined(

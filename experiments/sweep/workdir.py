@@ -122,11 +122,15 @@ class Sweep:
         """The identity of a cell's data; empty if it is not known."""
         return self.data.get(self.entries[cell.name].values["data.name"], {})
 
-    def listing_of(self, cell: Cell) -> Path:
-        """Where what was found in a cell's class folders is kept."""
-        fingerprint = str(self.data_of(cell).get("fingerprint", ""))
+    def listing(self, name: str) -> Path | None:
+        """Where what was found in the class folders of a data set is kept; None if it is not known.
+
+        Args:
+          name: Of the data set.
+        """
+        fingerprint = str(self.data.get(name, {}).get("fingerprint", ""))
         if not re.fullmatch(r"\w+", fingerprint):  # a place, and maybe from someone else
-            raise _damaged(self.directory)
+            return None
         return self.directory / "data" / fingerprint
 
     def run(self, cell: Cell, seed: int) -> Run:
@@ -220,19 +224,28 @@ def begin(sweep: Sweep, *, dry: bool = False) -> Sweep:
     """
     directory = sweep.directory
     try:
-        old = _manifest(directory)
-        if old is not None and (directory / "cells").exists():
-            before = _parsed(old, directory)
+        before = begun(directory)
+        if before is not None:
             _refuse_another(before, sweep)
             sweep = _with_earlier(before, sweep)
         new = _as_data(sweep)
-        if not dry and new != old:
+        if not dry and new != _manifest(directory):
             directory.mkdir(parents=True, exist_ok=True)
             write_atomically(directory / "sweep.json", json.dumps(new, indent=1))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot write to workdir {directory}: {reason}") from None
     return sweep
+
+
+def begun(directory: Path) -> Sweep | None:
+    """The sweep of a directory if a run of it was begun, which freezes it; else None.
+
+    Raises:
+      InputError: Its manifest was changed.
+    """
+    manifest = _manifest(directory) if (directory / "cells").exists() else None
+    return None if manifest is None else _parsed(manifest, directory)
 
 
 def open_sweep(directory: Path) -> Sweep:

@@ -112,14 +112,9 @@ def train(
 
 def _data(sweep: Sweep, run: Run, values: Values) -> Found:
     """Finds the data, and refuses others than the sweep was planned or the run was begun with."""
-    planned = sweep.data_of(run.cell)
-    listing = sweep.listing_of(run.cell) if planned else None
-    found = data.find(
-        values["data.name"],
-        data_dir_of(values),
-        known=listing if listing and listing.exists() else None,
-    )
-    refuse_other_data(planned, found.identity)
+    name = values["data.name"]
+    found = data.find(name, data_dir_of(values), known=sweep.listing(name))
+    refuse_other_data(sweep.data_of(run.cell), found.identity)
     path = run.directory / "data.json"
     with contextlib.suppress(FileNotFoundError, ValueError):
         refuse_other_data(json.loads(path.read_text()), found.identity)

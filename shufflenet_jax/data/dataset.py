@@ -93,14 +93,14 @@ class Found(abc.ABC):
 
 
 def shown(name: str) -> str:
-    """A name of the file system as text of one line, which UTF-8 can write.
+    r"""A name of the file system as text of one line, which UTF-8 can write.
 
     Names that are not UTF-8 or hold what cannot be printed are shown as Python writes strings; no
     two names are shown alike.
 
     >>> shown("cat/a.jpg")
     'cat/a.jpg'
-    >>> print(shown("caf\udce9/a.jpg"))
-    'caf\\udce9/a.jpg'
+    >>> print(shown("cat\n/a.jpg"))
+    'cat\n/a.jpg'
     """
     return name if name.isprintable() and name[:1] not in ("'", '"') else repr(name)

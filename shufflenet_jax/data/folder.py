@@ -80,7 +80,7 @@ class FolderSplit:
             with open(self._prefixes[label] + name, "rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
                 image = file.read()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise InputError(f"{key} has gone since it was found: {_RESTORE}") from error
         except PermissionError as error:
             raise InputError(f"{key} cannot be read: {error.strerror}") from error
@@ -185,6 +185,7 @@ class FoundFolder(Found):
         arrays["json"] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
         contents = io.BytesIO()
         np.savez(contents, allow_pickle=False, **arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, contents.getvalue())
 
 
@@ -204,21 +205,21 @@ def find_folder(root: Path, label: str, known: Path | None = None) -> FoundFolde
         are not those of the listing.
     """
     try:
-        found = None if known is None else _recall(root, label, known)
-        return found or _scan(root, label)
+        folders = _splits(root)
+        found = None if known is None else _recall(root, folders, label, known)
+        return found or _scan(root, folders, label)
     except OSError as error:
         name = "" if error.filename is None else f" {shown(os.fsdecode(error.filename))}"
         raise InputError(f"cannot look into{name or label}: {error.strerror}") from error
 
 
-def _scan(root: Path, label: str) -> FoundFolder:
+def _scan(root: Path, folders: tuple[str, str], label: str) -> FoundFolder:
     notes = _Notes()
-    folders = _splits(root)
     classes = {folder: _class_names(root, folder, notes) for folder in folders}
     _check_classes(root, classes)
     splits, modified = [], []
     for folder in folders:
-        listed = []
+        listed: list[_Images] = []
         for name in classes[folder]:
             # Before the folder is listed, so that what comes later is noticed.
             modified.append(_modified(root, folder, name))
@@ -241,7 +242,7 @@ def _scan(root: Path, label: str) -> FoundFolder:
     return _found(label, train, test, np.array(modified, np.int64), lines)
 
 
-def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
+def _recall(root: Path, folders: tuple[str, str], label: str, known: Path) -> FoundFolder | None:
     """What ``remember`` has written, held against the class folders; None if there is nothing."""
     try:
         with np.load(io.BytesIO(known.read_bytes()), allow_pickle=False) as stored:
@@ -263,20 +264,22 @@ def _recall(root: Path, label: str, known: Path) -> FoundFolder | None:
         return None
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{known} is damaged: delete it, and give the command again") from error
-    for split, folders in zip((train, test), modified.tolist(), strict=True):
+    if test.folder != folders[1]:  # there is a val now, or no longer
+        raise _changed(root, "val", "is new" if folders[1] == "val" else "has gone")
+    for split, before in zip((train, test), modified.tolist(), strict=True):
         names = _class_names(root, split.folder, _Notes())
         if differing := sorted({*names} ^ {*split.classes}):
             how = "is new" if differing[0] in names else "has gone"
-            raise _changed(root, known, f"{split.folder}/{differing[0]}", how)
-        for number, (name, before) in enumerate(zip(names, folders, strict=True)):
-            if _modified(root, split.folder, name) != before:
+            raise _changed(root, f"{split.folder}/{differing[0]}", how)
+        for number, (name, then) in enumerate(zip(names, before, strict=True)):
+            if _modified(root, split.folder, name) != then:
                 # Perhaps only what is left out anyway has come or gone.
                 now = _images(root, split.folder, name, _Notes())
-                _compare(root, known, f"{split.folder}/{name}", split.of_class(number), now)
+                _compare(root, f"{split.folder}/{name}", split.of_class(number), now)
     return _found(label, train, test, modified.ravel(), tuple(rest["notes"]))
 
 
-def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) -> None:
+def _compare(root: Path, folder: str, then: _Images, now: _Images) -> None:
     """Says which image of a class is not what it was."""
     before, after = then.by_name(), now.by_name()
     for name in sorted({*before, *after}):
@@ -286,11 +289,11 @@ def _compare(root: Path, known: Path, folder: str, then: _Images, now: _Images) 
                 how = "is new"
             elif name not in after:
                 how = "has gone"
-            raise _changed(root, known, f"{folder}/{os.fsdecode(name)}", how)
+            raise _changed(root, f"{folder}/{os.fsdecode(name)}", how)
 
 
-def _changed(root: Path, known: Path, name: str, how: str) -> InputError:
-    return InputError(f"{shown(f'{root}/{name}')} {how} since {known.name} was written: {_RESTORE}")
+def _changed(root: Path, name: str, how: str) -> InputError:
+    return InputError(f"{shown(f'{root}/{name}')} {how} since the images were listed: {_RESTORE}")
 
 
 def _found(

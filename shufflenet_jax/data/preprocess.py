@@ -17,6 +17,8 @@ _Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 # is first thinned out by whole factors, which is cheap.
 _REDUCING_GAP = 2
 
+_RANGE = "two numbers, least and greatest, from {} to {}"
+
 # The greatest image_size: beyond it a batch of a few fills the memory.
 _LARGEST = 8192
 
@@ -64,8 +66,8 @@ class Preprocessing:
         for name, valid, rule in (
             ("image_size", _whole(self.image_size), f"at least 1, at most {_LARGEST}, and whole"),
             ("crop", self.crop in ("random_resized", "shift"), "'random_resized' or 'shift'"),
-            ("scale", _span(self.scale, 1e-6, 1.0), "two numbers, least and greatest, in (0, 1]"),
-            ("ratio", _span(self.ratio, 0.01, 100.0), "two numbers, least and greatest, around 1"),
+            ("scale", _span(self.scale, 1e-6, 1.0), _RANGE.format(1e-6, 1)),
+            ("ratio", _span(self.ratio, 0.01, 100.0), _RANGE.format(0.01, 100)),
             ("shift", _number(self.shift, 0.0, 1.0), "in [0, 1]"),
             ("flip", isinstance(self.flip, bool), "true or false"),
             ("color", _number(self.color, 0.0, 1.0), "in [0, 1]"),

@@ -37,7 +37,7 @@ def find(name: str, data_dir: Path | None = None, known: Path | None = None) -> 
         longer those of the listing.
     """
     if name.startswith("folder:"):
-        return find_folder(_root(name), label(name), known)
+        return find_folder(_root(name), label(resolve(name)), known)
     data_dir = _data_dir(data_dir)
     if name == "digits":
         return _find_digits(data_dir)
@@ -92,6 +92,8 @@ def prepare(name: str, data_dir: Path | None = None) -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(f"preparing {name} needs TensorFlow once: run pip install -e '.[prepare]'")
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     data_dir = _data_dir(data_dir)
     try:
@@ -104,7 +106,7 @@ def prepare(name: str, data_dir: Path | None = None) -> None:
         try:
             builder.download_and_prepare(file_format=FILE_FORMAT)
         # AssertionError is how TFDS asks for files that have to be downloaded by hand.
-        except (AssertionError, OSError) as error:
+        except (AssertionError, OSError, DownloadError, NonMatchingChecksumError) as error:
             raise InputError(f"cannot prepare {name}: {' '.join(str(error).split())}") from error
     find(name, data_dir)
 
