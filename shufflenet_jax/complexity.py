@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.core import ShapedArray
 from jax.extend import core
+from jaxtyping import PyTree
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
@@ -54,7 +55,7 @@ def complexity(network: nnx.Module, input_shape: tuple[int, int, int]) -> Comple
     """
     graphdef, *states = nnx.split(network, nnx.Param, ...)
 
-    def forward(states: list[Any], image: jax.Array) -> jax.Array:
+    def forward(states: list[PyTree], image: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, *states)(image, train=False)
 
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
