@@ -145,14 +145,14 @@ def cell(options: argparse.Namespace) -> int:
     from experiments.launchers.parent import end_with_parent
 
     end_with_parent()
-    from experiments.sweep import workdir, worker
+    from experiments.sweep import manifest, worker
     from experiments.sweep.lock import Held
 
     if options.networks is not None:
         from experiments.tables import user_file
 
         user_file.load_networks(options.networks)
-    sweep = workdir.open_sweep(options.workdir.absolute())
+    sweep = manifest.open_sweep(options.workdir.absolute())
     sweep = sweep.with_settings(options.assignments)
     run = sweep.planned_run(sweep.cell(options.name), options.seed)
     if options.distributed or options.coordinator:
@@ -185,10 +185,10 @@ def status(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments.report import board
-    from experiments.sweep import workdir
+    from experiments.sweep import manifest
     from experiments.sweep.run import ENDED
 
-    runs = workdir.open_sweep(options.workdir).runs()
+    runs = manifest.open_sweep(options.workdir).runs()
     if options.watch:
         with board.Board(runs) as shown:
             while any(state not in ENDED for state in shown.states.values()):
@@ -205,9 +205,9 @@ def status(options: argparse.Namespace) -> int:
 
 def stop(options: argparse.Namespace) -> int:
     """Asks all runs of a sweep to save and end, and waits for it."""
-    from experiments.sweep import workdir
+    from experiments.sweep import manifest
 
-    sweep = workdir.open_sweep(options.workdir)
+    sweep = manifest.open_sweep(options.workdir)
     runs = sweep.runs()
     sweep.request_stop()
     running = [run for run in runs if run.status == "running"]
@@ -223,9 +223,9 @@ def stop(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep."""
     from experiments.report.table import FORMATS
-    from experiments.sweep import workdir
+    from experiments.sweep import manifest
 
-    print(FORMATS[options.format](workdir.open_sweep(options.workdir)))
+    print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
     return 0
 
 

@@ -9,7 +9,7 @@ from runs import differences
 
 from experiments import tables
 from experiments.sweep import configuration as configs
-from experiments.sweep import workdir
+from experiments.sweep import manifest
 from experiments.sweep.plan import freeze
 
 ASSIGNMENTS = (
@@ -53,7 +53,7 @@ def create_sweep(directory, *assignments, name="table3", dry=False, **options):
     """Creates a sweep without running it; options are of `plan.freeze`."""
     chosen = tables.load(name) if isinstance(name, str) else name
     sweep = freeze(chosen, "digits", configured(*assignments), directory, **options)
-    return workdir.begin(sweep, dry=dry)
+    return manifest.begin(sweep, dry=dry)
 
 
 def start(*arguments, **options):
@@ -69,7 +69,7 @@ def start_cell(directory, *arguments, name="0.25x-g3", **options):
 
 
 def the_run(directory, cell=CELLS[1], seed=0):
-    sweep = workdir.open_sweep(directory)
+    sweep = manifest.open_sweep(directory)
     return sweep.run(sweep.cell(cell), seed)
 
 

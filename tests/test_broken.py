@@ -18,7 +18,7 @@ from sweeps import create_sweep
 from test_train import RECIPE, random_batch, tiny
 
 from experiments.__main__ import main
-from experiments.sweep import workdir
+from experiments.sweep import manifest, workdir
 from shufflenet_jax import data
 from shufflenet_jax.data import decode
 from shufflenet_jax.errors import InputError
@@ -255,7 +255,7 @@ def test_corrupt_images(tmp_path, drill):
         return subprocess.Popen([*command, tmp_path / name, *options], stderr=subprocess.PIPE)
 
     def run_of(name: str) -> workdir.Run:
-        sweep = workdir.open_sweep(tmp_path / name)
+        sweep = manifest.open_sweep(tmp_path / name)
         return sweep.run(sweep.cell("0.25x-g3"), 0)
 
     def ends(process: subprocess.Popen) -> str:

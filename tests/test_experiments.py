@@ -20,7 +20,7 @@ from experiments import tables
 from experiments.__main__ import main
 from experiments.report import table as report
 from experiments.sweep import configuration as configs
-from experiments.sweep import workdir
+from experiments.sweep import manifest
 from experiments.sweep.build import network_of
 from experiments.sweep.experiment import Experiment, matching
 from experiments.tables import paper, unit_cost
@@ -111,7 +111,7 @@ def test_one_failure_stops_no_other_cell(tmp_path, capsys):
     """A cell that fails is marked, the others are trained, and it is tried again next time."""
     arguments = ("--cells", "0.25x-g8*", *SHRUNK)
     assert run(tmp_path, "--cells", "0.25x-g8", *SHRUNK) == 0
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     broken = sweep.run(sweep.cell("0.25x-g8-noshuffle"), 0)
     broken.directory.mkdir(parents=True)
     obstacle = broken.directory / "checkpoints"
@@ -137,7 +137,7 @@ def test_a_process_that_is_killed_is_a_failure(tmp_path, capsys):
         while sweep is None or not (attempts := sweep.run(sweep.cell("0.25x-g3"), 0).attempts):
             time.sleep(0.05)
             if (tmp_path / "sweep.json").exists():
-                sweep = workdir.open_sweep(tmp_path)
+                sweep = manifest.open_sweep(tmp_path)
         os.kill(attempts[0]["pid"], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_when_it_starts)
@@ -154,7 +154,7 @@ def test_a_process_that_is_killed_is_a_failure(tmp_path, capsys):
 def test_divergence_is_a_result(tmp_path, capsys):
     arguments = ("--cells", "0.25x-g3", *SHRUNK, "--config.recipe.learning_rate=1e30")
     assert run(tmp_path, *arguments) == 1
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     result = sweep.run(sweep.cell("0.25x-g3"), 0).result
     assert result["status"] == "diverged"
     assert f"not finite at step {result['step']}" in result["reason"]
@@ -176,7 +176,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
         create_sweep(directory, *assignments, "recipe.epochs=12", "intervals.checkpoint=1")
     assert start_cell(directories[0]).wait() == 0
     runs = [
-        workdir.open_sweep(d).run(workdir.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
+        manifest.open_sweep(d).run(manifest.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
     ]
     killed = runs[1].directory
     seals = killed / "checkpoints" / "sha256"
@@ -225,7 +225,7 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     # An image that has changed is not trained on: it is named when it is met.
     image = own / "train" / "cat" / "0.png"
     shutil.copy(own / "train" / "cat" / "1.png", image)
-    sweep = workdir.open_sweep(tmp_path / "run")
+    sweep = manifest.open_sweep(tmp_path / "run")
     trained = sweep.run(sweep.cell("0.25x-g3"), 0)
     trained.reopen()
     shutil.rmtree(trained.directory / "checkpoints")
@@ -336,7 +336,7 @@ def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
 
 def test_a_run_by_hand_finds_the_data_of_its_sweep(tmp_path):
     create_sweep(tmp_path, "data.dir=somewhere", "data.workers=3")
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     values = sweep.values_of(sweep.cell("1x-g3"))
     assert (values["data.dir"], values["data.workers"]) == ("somewhere", 3)
     other = sweep.with_settings(["data.dir=elsewhere"])
@@ -346,7 +346,7 @@ def test_a_run_by_hand_finds_the_data_of_its_sweep(tmp_path):
 def test_a_sweep_without_results_may_change_its_configuration(tmp_path):
     create_sweep(tmp_path, "recipe.epochs=3")
     assert create_sweep(tmp_path, "recipe.epochs=4").base["recipe.epochs"] == 4
-    assert workdir.open_sweep(tmp_path).base["recipe.epochs"] == 4
+    assert manifest.open_sweep(tmp_path).base["recipe.epochs"] == 4
 
 
 def test_a_mistake_in_a_real_process_exits_with_2():
@@ -387,7 +387,7 @@ def test_every_family_is_configured_as_its_constructor_builds_it(name):
 def test_another_network_outlives_its_process(tmp_path):
     assignments = ("network.name=mobilenet_v1", "network.width=0.25")
     created = create_sweep(tmp_path, *assignments, name="table5")
-    opened = workdir.open_sweep(tmp_path)
+    opened = manifest.open_sweep(tmp_path)
     assert (opened.base, opened.settings) == (created.base, created.settings)
     values = [{n: e.values for n, e in sweep.entries.items()} for sweep in (opened, created)]
     assert values[0] == values[1]

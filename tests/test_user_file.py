@@ -11,7 +11,7 @@ import pytest
 from sweeps import SHRUNK
 
 from experiments.__main__ import main
-from experiments.sweep import workdir
+from experiments.sweep import manifest
 from experiments.sweep.grid import grid
 from experiments.tables import user_file
 from shufflenet_jax import InputError, load_trained, zoo
@@ -171,7 +171,7 @@ def test_from_a_new_unit_to_its_table_and_out_again(mine, capsys, monkeypatch):
     for said in ("## Kernels of two sizes.", "Nothing is as in the paper.", "3x3 beats 1x1."):
         assert said in report
     assert "paper's" not in report.replace("the paper.", "")
-    sweep = workdir.open_sweep(Path("runs/mine"))
+    sweep = manifest.open_sweep(Path("runs/mine"))
     (attempt,) = sweep.run(sweep.cell("size=3"), 0).attempts
     assert attempt["networks"]["name"] == "mine.py"
     mentioned = (sweep.directory / "sweep.json").read_text()

@@ -16,7 +16,7 @@ from statistics import median
 from time import perf_counter
 
 from experiments.report import markdown
-from experiments.sweep import provenance, workdir
+from experiments.sweep import manifest, provenance
 from experiments.sweep.budgets import budget
 from experiments.sweep.experiment import Experiment
 from experiments.sweep.grid import grid
@@ -107,7 +107,7 @@ def begin(directory: str, count: int) -> None:
     chosen = Experiment("scale", "Many cells", "", budget, grid(axes))
     config = budget("digits")
     began = perf_counter()
-    sweep = workdir.begin(freeze(chosen, "digits", config, Path(directory)))
+    sweep = manifest.begin(freeze(chosen, "digits", config, Path(directory)))
     todo = [run for run in sweep.runs() if run.status == "missing"]
     print(f"{perf_counter() - began:.1f}")
     assert len(todo) == count
@@ -128,7 +128,7 @@ def _fill(directory: Path) -> None:
     network = {"widths": [12, 60, 120, 240], "macs": 1, "macs_without_head": 1, "params": 1}
     result = {"status": "done", "step": 1, "top1_error": 50.0, "network": network}
     progress = {"step": 1, "total": 1, "loss": 1.0, "rate": 1.0}
-    for run in workdir.open_sweep(directory).runs():
+    for run in manifest.open_sweep(directory).runs():
         (run.directory / "attempts").mkdir(parents=True)
         for name, value in (
             ("attempts/0001.json", attempt),

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.launchers import Engine
 from experiments.launchers.engines import ENGINES
-from experiments.sweep import build, workdir
+from experiments.sweep import build, manifest
 from experiments.sweep import configuration as configs
 from experiments.sweep.budgets import BUDGETS
 from experiments.sweep.experiment import Cell, Experiment, matching
@@ -105,7 +105,7 @@ def plan(request: Request) -> Plan:
     found = _found(
         (values for cell, values in known if cell.name in wanted),
         settings,
-        workdir.begun(directory),
+        manifest.begun(directory),
     )
     networks, invalid = _examined(
         [(cell, {**settings, **values}) for cell, values in known if cell.name in wanted],
@@ -131,7 +131,7 @@ def plan(request: Request) -> Plan:
         identities={name: each.identity for name, each in found.items()},
         networks=networks,
     )
-    sweep = workdir.begin(sweep, dry=request.dry)
+    sweep = manifest.begin(sweep, dry=request.dry)
     if not request.dry:
         _remember(sweep, found)
     cells = [cell for cell, _ in known if cell.name in wanted]
@@ -159,7 +159,7 @@ def freeze(
     identities: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     networks: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Sweep:
-    """Returns the sweep of an experiment as a manifest has it; `workdir.begin` writes it.
+    """Returns the sweep of an experiment as a manifest has it; `manifest.begin` writes it.
 
     Args:
       experiment: What is swept.
@@ -179,7 +179,7 @@ def freeze(
         base=configs.identity(config),
         settings=configs.settings(config),
         data=identities,
-        entries=workdir.entries(
+        entries=manifest.entries(
             configs.identities(config, experiment.cells), names, seeds, networks
         ),
         directory=directory.absolute(),

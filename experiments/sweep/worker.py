@@ -25,8 +25,9 @@ from experiments.sweep.build import Training, build, data_dir_of, limits_of
 from experiments.sweep.identity import Values, differences, nested
 from experiments.sweep.limits import watch
 from experiments.sweep.lock import Held, hold
+from experiments.sweep.manifest import refuse_other_data
 from experiments.sweep.run import Run, check_own
-from experiments.sweep.workdir import Sweep, refuse_other_data
+from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.complexity import complexity
 from shufflenet_jax.data import Found

@@ -15,7 +15,7 @@ from experiments import tables
 from experiments.__main__ import main
 from experiments.report import board
 from experiments.report import table as report
-from experiments.sweep import build, plan, workdir
+from experiments.sweep import build, manifest, plan
 from experiments.sweep import configuration as configs
 from experiments.sweep.experiment import Experiment
 from experiments.sweep.identity import digest
@@ -28,7 +28,7 @@ TRAINED = [name for name in tables.names() if isinstance(tables.load(name), Expe
 def test_a_cell_is_frozen_with_all_that_decides_it(name, tmp_path):
     """Whatever family it is of; and it comes back from disk as it was."""
     created = create_sweep(tmp_path, "recipe.epochs=3", name=name)
-    opened = workdir.open_sweep(tmp_path)
+    opened = manifest.open_sweep(tmp_path)
     for cell in tables.load(name).cells:
         config = configs.with_values(configured("recipe.epochs=3"), cell.overrides)
         identity = configs.identity(config)
@@ -57,7 +57,7 @@ def test_a_sweep_keeps_its_cells_whatever_becomes_of_the_code(tmp_path):
     old = shrunk_experiment(name="gone", overrides={"network.width": 1.5})
     create_sweep(tmp_path, name=old)
     (tmp_path / "cells").mkdir()
-    opened = workdir.open_sweep(tmp_path)
+    opened = manifest.open_sweep(tmp_path)
     assert [cell.name for cell in opened.cells] == [cell.name for cell in old.cells]
     assert opened.values_of(opened.cell("gone"))["network.width"] == 1.5
     grown = create_sweep(tmp_path)
@@ -97,7 +97,7 @@ def test_a_sweep_of_older_code_is_shown(older, capsys):
 
 @pytest.mark.parametrize("older", ["before-clip-norm"], indirect=True)
 def test_a_key_that_is_newer_than_a_sweep_has_its_default(older):
-    known = workdir.open_sweep(older)
+    known = manifest.open_sweep(older)
     cell = known.cell("0.25x-g3")
     assert "recipe.clip_norm" not in known.values_of(cell)
     assert build.recipe_of(known.values_of(cell)).clip_norm == 0
@@ -105,7 +105,7 @@ def test_a_key_that_is_newer_than_a_sweep_has_its_default(older):
     # It goes on, with the folders it had, and cells that are asked for now.
     grown = create_sweep(older, *ASSIGNMENTS, wanted=["0.25x-g3", "0.25x-g8"], seeds=2)
     assert grown.run(cell, 0) == known.run(cell, 0)
-    assert [run.name for run in workdir.open_sweep(older).runs()] == [
+    assert [run.name for run in manifest.open_sweep(older).runs()] == [
         "0.25x-g3-seed0",
         "0.25x-g3-seed1",
         "0.25x-g8-seed0",
@@ -117,7 +117,7 @@ def test_a_key_that_is_newer_than_a_sweep_has_its_default(older):
 
 @pytest.mark.parametrize("older", ["renamed-key"], indirect=True)
 def test_a_key_that_this_version_does_not_have_is_named_where_it_matters(older, capsys):
-    sweep = workdir.open_sweep(older)
+    sweep = manifest.open_sweep(older)
     with pytest.raises(InputError, match=r"no configuration key recipe\.smoothing"):
         build.recipe_of(sweep.values_of(sweep.cell("0.25x-g8")))
     with pytest.raises(InputError, match=r"recipe\.smoothing: 0\.0, which this version does not"):
@@ -142,7 +142,7 @@ def test_what_was_asked_for_adds_up(tmp_path):
     create_sweep(tmp_path, wanted=[cell.name for cell in cells[:2]], seeds=3)
     (tmp_path / "cells").mkdir()
     create_sweep(tmp_path, wanted=[cell.name for cell in cells[1:3]], seeds=1)
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     assert [len(sweep.runs_of(cell)) for cell in sweep.cells] == [3, 3, 1] + [0] * 9
     assert len(sweep.runs()) == 3 + 3 + 1  # and no cell that was not asked for
 
@@ -185,14 +185,14 @@ def test_a_manifest_that_was_changed_is_refused(change, said, tmp_path):
     create_sweep(tmp_path)
     edit(tmp_path, change)
     with pytest.raises(InputError, match=said):
-        workdir.open_sweep(tmp_path)
+        manifest.open_sweep(tmp_path)
 
 
 def test_what_a_manifest_names_is_only_shown(tmp_path):
     """An experiment and a budget are texts: whatever they are, nothing is looked up by them."""
     create_sweep(tmp_path)
     edit(tmp_path, lambda m: m.update(experiment="os", budget="__import__('os')", title=None))
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     assert (sweep.experiment, sweep.budget) == ("os", "__import__('os')")
     assert report.as_markdown(sweep).startswith("## os\n")
 
@@ -234,7 +234,7 @@ def test_whatever_a_manifest_lacks_a_report_is_made_or_refused(form, tmp_path):
                 holder[last] = value
             path.write_text(json.dumps(changed))
             try:
-                opened = workdir.open_sweep(tmp_path)
+                opened = manifest.open_sweep(tmp_path)
                 report.FORMATS[form](opened)
                 board.as_data({run: run.status for run in opened.runs()})
             except InputError:
@@ -247,7 +247,7 @@ def test_a_torn_manifest_is_refused(tmp_path):
     path = tmp_path / "sweep.json"
     path.write_text(path.read_text()[:-100])
     with pytest.raises(InputError, match=r"sweep\.json is damaged"):
-        workdir.open_sweep(tmp_path)
+        manifest.open_sweep(tmp_path)
 
 
 def test_values_are_never_evaluated():
