@@ -10,5 +10,7 @@ class InputError(ValueError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known names, or all of them."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(known)}"
+    names = list(known)
+    if near := difflib.get_close_matches(name, names, n=3):
+        return f"; did you mean {', '.join(near)}?"
+    return f"; there are {', '.join(names) or 'none'}"
