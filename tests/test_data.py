@@ -267,8 +267,10 @@ def test_a_changed_folder_is_another_data_set(tmp_path):
     found.append(data.find(f"folder:{root}"))
     (root / "train" / "dog" / "z.jpg").rename(root / "train" / "cat" / "z.jpg")
     found.append(data.find(f"folder:{root}"))
-    assert [each.identity["train"] for each in found] == [3, 3, 4, 4]
-    assert len({each.identity["fingerprint"] for each in found}) == 4
+    (root / "train" / "cat" / "z.jpg").rename(root / "train" / "cat" / "y.jpg")
+    found.append(data.find(f"folder:{root}"))
+    assert [each.identity["train"] for each in found] == [3, 3, 4, 4, 4]
+    assert len({each.identity["fingerprint"] for each in found}) == 5
     with pytest.raises(InputError, match=r"train/cat/a\.png has changed since it was found"):
         everything(found[0].open().train)
     with pytest.raises(InputError, match=r"train/dog/z\.jpg has gone since it was found"):
