@@ -1,16 +1,19 @@
 """The command line: ``python -m experiments --help``."""
 
 import argparse
-import contextlib
-import json
-import signal
+import importlib.util
 import sys
-import textwrap
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+if not __package__:  # started by its place (`experiments.sweep.launch`), and not by its name
+    _found = importlib.util.find_spec("experiments")
+    _here = Path(__file__).absolute().parent
+    if _found is None or _found.origin != str(_here / "__init__.py"):
+        sys.path.insert(0, str(_here.parent))
+
+from experiments import commands
 from shufflenet_jax.errors import InputError
 
 
@@ -21,10 +24,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 1 if a cell failed or diverged, or 2 for a user's mistake."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options, rest = _parser().parse_known_args(arguments)
-        configured = options.command in (_run, _cell)
-        options.assignments = _assignments(rest) if configured else _none(rest)
+        takes = {commands.run: ("config", "sweep"), commands.cell: ("config",)}
+        given = _keys(rest, takes.get(options.command, ()))
+        options.assignments, options.axes = given["config"], given["sweep"]
+        options.is_bare = len(arguments) == 2
         return options.command(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -37,205 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-# The commands import what they need when they run: a mistake is answered at once.
-
-
-def _list(options: argparse.Namespace) -> int:
-    from experiments import experiment
-
-    found = [experiment.load(name) for name in experiment.names()]
-    if options.json:
-        listed = [
-            {
-                "name": each.name,
-                "title": each.title,
-                "claims": [claim.text for claim in each.claims],
-                "cells": [cell.name for cell in each.cells],
-            }
-            for each in found
-        ]
-        print(json.dumps(listed, indent=2))
-        return 0
-    for each in found:
-        print(f"{each.name}: {each.title}\n\n{each.description}\n")
-        for remark in each.remarks:
-            print(f"{textwrap.fill(remark, 100)}\n")
-        names = ", ".join(cell.name for cell in each.cells)
-        print(f"Cells:   {names or 'none, it trains nothing'}\n")
-    return 0
-
-
-def _run(options: argparse.Namespace) -> int:
-    from experiments import experiment
-
-    chosen = experiment.load(options.name)
-    if isinstance(chosen, experiment.Experiment):
-        return _train(options)
-    bare = vars(_parser().parse_args(["run", options.name])) | {"assignments": []}
-    if vars(options) != bare:
-        raise InputError(f"{options.name} trains nothing: it takes no other arguments")
-    print(f"## {chosen.title}\n\n{chosen.table()}")
-    return 0
-
-
-def _train(options: argparse.Namespace) -> int:
-    from experiments.board import Board
-    from experiments.launch import dry_run, launch
-    from experiments.plan import plan
-    from experiments.report import as_markdown
-
-    planned = plan(
-        options.name,
-        budget=options.budget,
-        assignments=options.assignments,
-        directory=options.workdir,
-        pattern=options.cells,
-        seeds=options.seeds,
-        launcher=options.launcher,
-        jobs=options.jobs,
-        dry=options.dry_run,
-    )
-    sweep, runs, engine = planned.sweep, planned.runs, planned.engine
-    for note in planned.notes:
-        print(f"note: {note}", file=sys.stderr)
-    todo = [run for run in runs if run.status not in ("done", "diverged")]
-    print(f"{sweep.experiment.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
-    if options.dry_run:
-        print(dry_run(engine, sweep, todo))
-        return 0
-    if todo:
-        sweep.withdraw_stop()
-        with _sigterm_as_ctrl_c(), Board(runs) as board:
-            launch(engine, sweep, todo, board.update)
-    if sweep.is_stopping:
-        print("stopped: the same command continues", file=sys.stderr)
-    print(f"\n{as_markdown(sweep)}")
-    return 0 if all(run.status == "done" for run in runs) else 1
-
-
-@contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _cell(options: argparse.Namespace) -> int:
-    from experiments.launchers import HELD, PREEMPTED
-    from experiments.launchers.parent import end_with_parent
-
-    end_with_parent()
-    from experiments import cell, workdir
-    from experiments import config as configs
-    from experiments.lock import Held
-
-    sweep = workdir.open_sweep(options.workdir.absolute())
-    configs.override_machine(sweep.config, options.assignments)
-    run = sweep.run(sweep.cell(options.name), options.seed)
-    if options.distributed or options.coordinator:
-        _join(options)  # it handles SIGTERM in its own way, until the next line
-    with cell.asked_to_end(sweep) as is_asked:
-        try:
-            status = cell.train(sweep, run, is_asked)
-        except Held:
-            print(f"error: another process ({run.owner}) is training {run.name}", file=sys.stderr)
-            return HELD
-    return {"done": 0, "preempted": PREEMPTED}.get(status, 1)
-
-
-def _join(options: argparse.Namespace) -> None:
-    """Makes this process one of several of a run."""
-    import jax
-
-    given = (options.coordinator, options.num_processes, options.process_id)
-    if None in given and any(each is not None for each in given):
-        raise InputError("--coordinator, --num-processes and --process-id go together")
-    try:
-        jax.distributed.initialize(*given)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot reach the other processes of this run: {reason}") from None
-
-
-def _status(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from experiments import board, workdir
-    from experiments.run import ENDED
-
-    runs = workdir.open_sweep(options.workdir).runs()
-    if options.watch:
-        with board.Board(runs) as shown:
-            while any(state not in ENDED for state in shown.states.values()):
-                time.sleep(0.5)
-                shown.update()
-        return 0
-    states = {run: run.status for run in runs}
-    if options.json:
-        print(json.dumps({"cells": board.as_data(states)}, indent=2))
-    else:
-        Console().print(board.table(states))
-    return 0
-
-
-def _stop(options: argparse.Namespace) -> int:
-    from experiments import workdir
-
-    sweep = workdir.open_sweep(options.workdir)
-    runs = sweep.runs()
-    sweep.request_stop()
-    running = [run for run in runs if run.status == "running"]
-    print(f"{len(running)} runs are asked to save and end; what waits is not begun")
-    while running:
-        time.sleep(0.5)
-        for run in [run for run in running if run.status != "running"]:
-            running.remove(run)
-            print(f"{run.name}  {run.status}", flush=True)
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from experiments import workdir
-    from experiments.report import FORMATS
-
-    print(FORMATS[options.format](workdir.open_sweep(options.workdir)))
-    return 0
-
-
-def _complexity(options: argparse.Namespace) -> int:
-    from experiments import networks
-
-    print(networks.as_json() if options.json else networks.as_markdown())
-    return 0
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from experiments.bench import command
-
-    print(command.run(options))
-    return 0
-
-
-def _prepare(options: argparse.Namespace) -> int:
-    from shufflenet_jax import data
-
-    data.prepare(options.name, options.data_dir)
-    print(f"{options.name} is prepared")
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m experiments",
         description="Reproduces the tables of the ShuffleNet V1 paper.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, command, summary: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        added = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         added.set_defaults(command=command)
         return added
 
@@ -245,15 +62,25 @@ def _parser() -> argparse.ArgumentParser:
     def add_workdir(to: argparse.ArgumentParser, required: bool, what: str) -> None:
         to.add_argument("--workdir", type=Path, metavar="DIR", required=required, help=what)
 
-    add_json(add("list", _list, "list the experiments, their claims and cells"))
+    def add_networks(to: argparse.ArgumentParser) -> None:
+        to.add_argument(
+            "--networks", type=Path, metavar="FILE", help="Python file with networks of your own"
+        )
 
-    run = add("run", _run, "train what is missing of an experiment, then print its table")
+    add_json(add("list", commands.list_, "list the experiments, their claims and cells"))
+
+    run = add("run", commands.run, "train what is missing of an experiment, then print its table")
     run.epilog = (
-        "Any key of the configuration can be set: --config.recipe.epochs=30 "
-        "--config.data.name=folder:/data/pets. Exit status: 0 if every run is done, 1 if some "
-        "failed or diverged, 2 for a mistake in the command."
+        "Any key of the configuration can be set, --config.recipe.epochs=30, and be an axis of a "
+        "grid: run grid --sweep.network.groups=1,2,3 --sweep.network.shuffle=true,false. Exit "
+        "status: 0 if every run is done, 1 if some failed or diverged, 2 for a mistake in the "
+        "command."
     )
-    run.add_argument("name", metavar="NAME", help="experiment; see `list`")
+    run.add_argument(
+        "name",
+        metavar="NAME",
+        help="experiment (see `list`), a file of your own (./mine.py), or grid (with --sweep.KEY)",
+    )
     add_workdir(run, False, "where everything is kept (default: runs/NAME)")
     run.add_argument("--seeds", type=_positive, default=1, metavar="N", help="seeds a cell (1)")
     run.add_argument("--cells", default="*", metavar="GLOB", help="only cells of these names")
@@ -271,23 +98,33 @@ def _parser() -> argparse.ArgumentParser:
         help="local: processes at a time (one a GPU; without any, one a core)",
     )
     run.add_argument(
+        "--skip-invalid", action="store_true", help="leave out cells that cannot be trained"
+    )
+    add_networks(run)
+    run.add_argument(
         "--dry-run", action="store_true", help="print the runs and their commands, start nothing"
     )
 
-    add_json(status := add("status", _status, "show how the runs of a sweep stand"))
+    add_json(status := add("status", commands.status, "show how the runs of a sweep stand"))
     add_workdir(status, True, "directory of the sweep")
     status.add_argument("--watch", action="store_true", help="keep it live until all have ended")
 
-    stop = add("stop", _stop, "end a sweep: what runs saves and ends, what waits is not begun")
+    stop = add(
+        "stop", commands.stop, "end a sweep: what runs saves and ends, what waits is not begun"
+    )
     add_workdir(stop, True, "directory of the sweep")
 
-    report = add("report", _report, "print the table of a sweep, ours beside the paper's")
+    report = add("report", commands.report, "print the table of a sweep, ours beside the paper's")
     add_workdir(report, True, "directory of the sweep")
     report.add_argument("--format", choices=("md", "csv", "json"), default="md")
 
-    add_json(add("complexity", _complexity, "print multiply-adds and parameters of every network"))
+    add_json(
+        add(
+            "complexity", commands.complexity, "print multiply-adds and parameters of every network"
+        )
+    )
 
-    bench = add("bench", _bench, "time ours against the plain form and other frameworks")
+    bench = add("bench", commands.bench, "time ours against the plain form and other frameworks")
     add_json(bench)
     bench.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     bench.add_argument(
@@ -303,14 +140,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
-    prepare = add("prepare", _prepare, "download and prepare a TFDS data set, once")
+    prepare = add("prepare", commands.prepare, "download and prepare a TFDS data set, once")
     prepare.add_argument("name", metavar="NAME", help="as cifar10 or imagenette/320px-v2")
     prepare.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
 
-    cell = add("cell", _cell, "train one run of a sweep in this process; `run` starts these")
+    cell = add("cell", commands.cell, "train one run in this process; `run` starts these")
     cell.add_argument("name", metavar="CELL")
-    cell.add_argument("--seed", type=int, default=0, metavar="N")
+    cell.add_argument("--seed", type=_not_negative, default=0, metavar="N")
     add_workdir(cell, True, "directory of the sweep")
+    add_networks(cell)
     cell.add_argument(
         "--distributed",
         action="store_true",
@@ -332,17 +170,23 @@ def _positive(text: str) -> int:
     return number
 
 
-def _assignments(rest: Sequence[str]) -> list[str]:
+def _not_negative(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {number}")
+    return number
+
+
+def _keys(rest: Sequence[str], prefixes: Sequence[str]) -> dict[str, list[str]]:
+    """What was given as ``--PREFIX.KEY=VALUE``, by prefix."""
+    given: dict[str, list[str]] = {"config": [], "sweep": []}
     for argument in rest:
-        if not argument.startswith("--config."):
-            raise InputError(f"unknown argument {argument!r}; see python -m experiments run --help")
-    return [argument.removeprefix("--config.") for argument in rest]
-
-
-def _none(rest: Sequence[str]) -> list[str]:
-    if rest:
-        raise InputError(f"unknown argument {rest[0]!r}; see python -m experiments --help")
-    return []
+        prefix, dot, assignment = argument.removeprefix("--").partition(".")
+        if not (argument.startswith("--") and dot and prefix in prefixes):
+            raise InputError(f"unknown argument {argument!r}; see python -m experiments --help")
+        if "=" not in assignment:
+            raise InputError(f"{argument} needs a value: {argument}=VALUE")
+        given[prefix].append(assignment)
+    return given
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from shufflenet_jax.complexity import Complexity, abstract, complexity
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.images import normalise
 from shufflenet_jax.inference import fold
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import Inception, googlenet
@@ -68,6 +69,7 @@ __all__ = [
     "mobilenet_v1",
     "mobilenet_v2",
     "no_shuffle",
+    "normalise",
     "resnet50",
     "resnext50_32x4d",
     "shufflenet",

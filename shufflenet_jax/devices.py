@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
 
 from shufflenet_jax.data import Batch, Share
 from shufflenet_jax.errors import InputError
@@ -47,7 +48,7 @@ class Devices:
     @property
     def axis(self) -> str | None:
         """The name of the mesh's axis."""
-        return self.mesh and _AXIS
+        return _AXIS if self.mesh else None
 
     def check(self, batch_size: int) -> None:
         """Refuses a batch that cannot be shared out evenly.
@@ -81,12 +82,12 @@ class Devices:
         if self.mesh is None:
             return function
 
-        def own(batch: Batch, *replicated):
+        def own(batch: Batch, *replicated: PyTree[Array]) -> Tree:
             # Else JAX would sum the gradient of each parameter where it is used, one by one.
             return function(batch, *jax.lax.pcast(replicated, _AXIS, to="varying"))
 
         @functools.wraps(function)
-        def whole(batch: Batch, *replicated):
+        def whole(batch: Batch, *replicated: PyTree[Array]) -> Tree:
             specs = (PartitionSpec(_AXIS), *(PartitionSpec() for _ in replicated))
             mapped = jax.shard_map(own, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec())
             return mapped(batch, *replicated)

@@ -1,12 +1,18 @@
 """A trained network made ready for inference: batch normalisation folded into the convolutions."""
 
-import jax.numpy as jnp
+from functools import partial
+from typing import TypeVar
+
+import jax
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import Conv
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Pointwise(nnx.Module):
@@ -28,11 +34,12 @@ class Shift(nnx.Module):
     def __call__(
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
-        del use_running_average
+        if not use_running_average:
+            raise InputError("a folded network is for evaluation only: train the one it is made of")
         return x + chwn.per_channel(self.bias[...].astype(x.dtype))
 
 
-def fold(network: nnx.Module) -> nnx.Module:
+def fold(network: Module) -> Module:
     """Returns a copy of a network that computes the same in evaluation, with fewer operations.
 
     With running mean m and variance v, BN after a convolution with kernel k is the convolution
@@ -40,21 +47,42 @@ def fold(network: nnx.Module) -> nnx.Module:
     the convolution had.
 
     Args:
-      network: One in which the BN that follows a convolution ``NAME`` is called ``NAME_norm``, as
-        in every network of this library. The copy is for evaluation only.
+      network: Any module. Every `shufflenet_jax.layers.ConvNorm` in it is folded, wherever it
+        stands; batch normalisation apart from one stays what it is. The copy is for evaluation
+        only.
     """
     folded = nnx.clone(network)
     for _, module in list(nnx.iter_modules(folded)):
-        for name, norm in list(vars(module).items()):
-            if isinstance(norm, nnx.BatchNorm):
-                conv: Conv = getattr(module, name.removesuffix("_norm"))
-                scale = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
-                kernel = conv.kernel[...] * jnp.reshape(scale, (1, 1, 1, -1))
-                bias = 0.0 if conv.bias is None else conv.bias[...]
-                setattr(module, name, Shift(norm.bias[...] + (bias - norm.mean[...]) * scale))
-                if kernel.shape[:2] == (1, 1) and conv.stride == 1:
-                    weights = chwn.by_group(kernel, conv.groups)
-                    setattr(module, name.removesuffix("_norm"), Pointwise(weights))
-                else:
-                    conv.kernel[...], conv.bias = kernel, None
+        if isinstance(module, ConvNorm):
+            conv, norm = module.conv, module.norm
+            if isinstance(conv, Conv) and isinstance(norm, BatchNorm):
+                module.conv, module.norm = _folded(conv, norm)
     return folded
+
+
+def _folded(conv: Conv, norm: BatchNorm) -> tuple[nnx.Module, Shift]:
+    """A convolution that scales, and what is then added."""
+    bias = None if conv.bias is None else conv.bias[...]
+    values = (norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...])
+    kernel, shift = _scaled(conv.kernel[...], bias, *values, epsilon=norm.epsilon)
+    if kernel.shape[:2] == (1, 1) and conv.stride == 1 and not conv.padding:
+        return Pointwise(chwn.by_group(kernel, conv.groups)), Shift(shift)
+    conv.kernel[...], conv.bias = kernel, None
+    return conv, Shift(shift)
+
+
+@partial(jax.jit, static_argnames="epsilon")
+def _scaled(
+    kernel: Float[Array, "k k i o"],
+    bias: Float[Array, " o"] | None,
+    norm_scale: Float[Array, " o"],
+    norm_bias: Float[Array, " o"],
+    mean: Float[Array, " o"],
+    var: Float[Array, " o"],
+    *,
+    epsilon: float,
+) -> tuple[Float[Array, "k k i o"], Float[Array, " o"]]:
+    """The kernel and the bias of the folded convolution: one program for each shape."""
+    scale = norm_scale * lax.rsqrt(var + epsilon)
+    before = -mean if bias is None else bias - mean
+    return kernel * scale.reshape(1, 1, 1, -1), norm_bias + before * scale

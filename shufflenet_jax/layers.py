@@ -1,6 +1,12 @@
-"""What the networks are built of, on (c, h, w, b): convolution, normalisation, dropout, pooling."""
+"""What the networks are built of, on (c, h, w, b): convolution, normalisation, dropout, pooling.
+
+Layers compute in the type of what they are given, whatever it is of float32, bfloat16 and float16,
+and return it. Their parameters are float32, and so are the statistics of batch normalisation and
+all that is computed of them.
+"""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,7 +16,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
+from shufflenet_jax.errors import InputError
 from shufflenet_jax.ops import check_groups
+
+Activation = Callable[[Array], Array]
 
 
 class Conv(nnx.Module):
@@ -33,7 +42,8 @@ class Conv(nnx.Module):
       rngs: Source of the initial weights.
 
     Raises:
-      InputError: groups does not divide the channels; both numbers are named.
+      InputError: groups does not divide the channels; both numbers are named. There are no
+        channels, or no kernel or stride of the size.
     """
 
     def __init__(
@@ -48,6 +58,12 @@ class Conv(nnx.Module):
         bias: bool = False,
         rngs: nnx.Rngs,
     ):
+        check_positive(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+        )
         check_groups(in_channels, groups)
         check_groups(out_channels, groups)
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
@@ -92,31 +108,135 @@ def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation of (c, h, w, b), by default with momentum and epsilon as in PyTorch.
 
-    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out. Where
-    the attribute ``axis_name`` is set, the statistics are those of the batch over a mapped axis.
+    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out, and
+    for maps of 16 bits, which stay so. Where the attribute ``axis_name`` is set, the statistics are
+    those of the batch over a mapped axis.
     """
+
+    scale: nnx.Param[Array]
+    bias: nnx.Param[Array]
 
     def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
         super().__init__(channels, axis=0, momentum=0.9, epsilon=epsilon, rngs=rngs)
 
-    def __call__(
+    # Of the options of nnx it has one, which has to be given.
+    def __call__(  # type: ignore[override]
         self, x: Float[Array, "c h w b"], *, use_running_average: bool
     ) -> Float[Array, "c h w b"]:
+        scale, bias = self.scale[...], self.bias[...]
         if use_running_average:
-            return super().__call__(x, use_running_average=True)
-        y, mean, var = chwn.batch_norm(
-            x, self.scale[...], self.bias[...], self.epsilon, self.axis_name
-        )
+            gain = lax.rsqrt(self.var[...] + self.epsilon) * scale
+            centred = x.astype(jnp.float32) - chwn.per_channel(self.mean[...])
+            y = centred * chwn.per_channel(gain) + chwn.per_channel(bias)
+            return y.astype(x.dtype)
+        y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y
 
 
-def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """A linear layer on (b, features), initialised for a ReLU that follows."""
-    return nnx.Linear(
-        in_features, out_features, kernel_init=nnx.initializers.he_normal(), rngs=rngs
-    )
+class ConvNorm(nnx.Module):
+    """A convolution with its batch normalisation, one box of figure 2, on (c, h, w, b).
+
+    `shufflenet_jax.fold` makes the normalisation part of the convolution.
+
+    Args:
+      in_channels, out_channels, kernel_size, stride, groups, padding, bias: Of the convolution; see
+        `Conv`.
+      activation: What follows, if anything.
+      epsilon: Of the normalisation.
+      rngs: Source of the initial weights.
+
+    Raises:
+      InputError: See `Conv`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+        activation: Activation | None = None,
+        epsilon: float = 1e-5,
+        rngs: nnx.Rngs,
+    ):
+        self.conv: nnx.Module = Conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            groups=groups,
+            padding=padding,
+            bias=bias,
+            rngs=rngs,
+        )
+        self.norm: nnx.Module = BatchNorm(out_channels, epsilon=epsilon, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        y = self.norm(self.conv(x), use_running_average=not train)
+        return self.activation(y) if self.activation else y
+
+
+_LECUN_NORMAL = nnx.initializers.lecun_normal()
+
+
+class Linear(nnx.Linear):
+    """A linear layer on (b, features), by default initialised as `nnx.Linear` is."""
+
+    kernel: nnx.Param[Array]
+    bias: nnx.Param[Array]
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_init: nnx.Initializer = _LECUN_NORMAL,
+        rngs: nnx.Rngs,
+    ):
+        check_positive(in_features=in_features, out_features=out_features)
+        super().__init__(in_features, out_features, kernel_init=kernel_init, rngs=rngs)
+
+    # Without the options of nnx.
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:  # type: ignore[override]
+        kernel, bias = (each[...].astype(x.dtype) for each in (self.kernel, self.bias))
+        return x @ kernel + bias[None]
+
+
+def linear_before_relu(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> Linear:
+    """A linear layer, initialised for a ReLU that follows (He et al., arXiv 1502.01852)."""
+    he_normal = nnx.initializers.he_normal()
+    return Linear(in_features, out_features, kernel_init=he_normal, rngs=rngs)
+
+
+class Classifier(Linear):
+    """The last linear layer: logits are float32, and so is what they are computed in.
+
+    What it computes counts as the head of a network; see `shufflenet_jax.complexity`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        kernel_init: nnx.Initializer = _LECUN_NORMAL,
+        rngs: nnx.Rngs,
+    ):
+        check_positive(num_classes=num_classes)
+        super().__init__(in_features, num_classes, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(  # type: ignore[override]  # as of `Linear`
+        self, x: Float[Array, "b i"]
+    ) -> Float[Array, "b classes"]:
+        with jax.named_scope("head"):
+            return super().__call__(x.astype(jnp.float32))
 
 
 def flatten(x: Float[Array, "c h w b"]) -> Float[Array, "b chw"]:
@@ -138,10 +258,12 @@ def local_response_norm(x: Float[Array, "c h w b"]) -> Float[Array, "c h w b"]:
     x / (2 + 1e-4 s)^0.75, s the sum of the squares of the channel itself and of two on each side.
     """
     near, channels = 2, x.shape[0]
-    squares = lax.pad(x * x, jnp.zeros((), x.dtype), ((near, near, 0), *[(0, 0, 0)] * 3))
+    wide = x.astype(jnp.float32)  # in which no square of 16 bits is infinite
+    squares = lax.pad(wide * wide, jnp.float32(0), ((near, near, 0), *[(0, 0, 0)] * 3))
     summed = sum(squares[i : i + channels] for i in range(2 * near + 1))
     root = lax.rsqrt(2 + 1e-4 * summed)
-    return x * root * jnp.sqrt(root)  # a power of 0.75 would take longer than the convolutions
+    # A power of 0.75 would take longer than the convolutions.
+    return (wide * root * jnp.sqrt(root)).astype(x.dtype)
 
 
 def adaptive_avg_pool(x: Float[Array, "c h w b"], size: int) -> Float[Array, "c s s b"]:
@@ -157,3 +279,10 @@ def adaptive_avg_pool(x: Float[Array, "c h w b"], size: int) -> Float[Array, "c 
             parts = [lax.slice_in_dim(x, *each, axis=axis).mean(axis) for each in bounds]
             x = jnp.stack(parts, axis)
     return x
+
+
+def check_positive(**sizes: int) -> None:
+    """Raises InputError, naming it, if one of some sizes is less than 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} must be at least 1, not {size}")

@@ -7,18 +7,14 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Shaped
 
 from shufflenet_jax.data import Batch
 from shufflenet_jax.devices import ONE_DEVICE, Devices
+from shufflenet_jax.images import normalise
 from shufflenet_jax.layers import BatchNorm
-
-# Mean and standard deviation of ImageNet's training pixels, in [0, 1], by channel (R, G, B).
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @jax.tree_util.register_dataclass
@@ -65,8 +61,9 @@ class Evaluation:
 
 def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """Splits a network into its structure, its trainable arrays and its BN statistics."""
-    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
-    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    graphdef, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+    return graphdef, params, batch_stats
 
 
 def create_state(
@@ -76,12 +73,6 @@ def create_state(
     graphdef, params, batch_stats = split(network)
     step = jnp.zeros((), jnp.int32)
     return graphdef, State(step, params, batch_stats, optimizer.init(params))
-
-
-def normalise(images: UInt8[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Takes RGB images of 0 to 255 to the range the networks are trained on."""
-    mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (PIXEL_MEAN, PIXEL_STD))
-    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
 
 
 def make_train_step(
@@ -120,7 +111,9 @@ def make_train_step(
         count = devices.mean(batch.mask.sum(dtype=jnp.float32))
         return total / jnp.where(count > 0, count, 1)
 
-    def loss_of(params: dict, batch_stats: dict, batch: Batch, key: Array):
+    def loss_of(
+        params: dict, batch_stats: dict, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Array, dict]]:
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         if batch_norm == "global":
             network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
@@ -137,10 +130,13 @@ def make_train_step(
             weight * mean(optax.softmax_cross_entropy(each, targets), batch)
             for weight, each in heads
         )
+        assert isinstance(loss, Array)  # of one head at least
         return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
     @devices.split
-    def learn(batch: Batch, params: dict, batch_stats: dict, key: Array):
+    def learn(
+        batch: Batch, params: dict, batch_stats: dict, key: Array
+    ) -> tuple[dict, dict, dict[str, Array]]:
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
             params, batch_stats, batch, key
         )
@@ -152,7 +148,7 @@ def make_train_step(
         return grads, batch_stats, metrics
 
     @partial(jax.jit, donate_argnums=1)
-    def train_step(key: Array, state: State, batch: Batch):
+    def train_step(key: Array, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
         grads, batch_stats, metrics = learn(batch, state.params, state.batch_stats, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

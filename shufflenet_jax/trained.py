@@ -107,7 +107,7 @@ def load_trained(
         or its weights are not the network's, which another version of the code has begun. The file
         is named.
     """
-    directory = Path(run_directory)
+    directory = Path(run_directory).absolute()
     path = directory / _NAME
     name, arguments, class_names, preprocessing = _read(path)
     try:

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.layers import BatchNorm, Conv
+from shufflenet_jax.images import Images, check_maps
+from shufflenet_jax.layers import ConvNorm, Linear, check_positive
 from shufflenet_jax.ops import channel_shuffle, check_groups, no_shuffle
 
 Mix = Callable[..., Array]
@@ -29,10 +30,14 @@ class Unit(nnx.Module):
     layers of `shufflenet_jax.layers`.
     """
 
-    def __call__(
-        self, x: Float[Array, "b h w c"], *, train: bool = False
-    ) -> Float[Array, "b h2 w2 c2"]:
-        return chwn.to_nhwc(self.forward(chwn.from_nhwc(x), train=train))
+    def __call__(self, x: Images, *, train: bool = False) -> Float[Array, "b h2 w2 c2"]:
+        """Returns maps of the type of those given: float32, bfloat16 or float16.
+
+        Raises:
+          InputError: Maps of another type, or that are not (b, h, w, c) with the unit's channels.
+        """
+        maps = check_maps(x, None, "maps")
+        return chwn.to_nhwc(self.forward(chwn.from_nhwc(maps), train=train))
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         raise NotImplementedError
@@ -84,25 +89,28 @@ class ShuffleUnit(Unit):
         rngs: nnx.Rngs,
     ):
         _check_concatenation(in_channels, out_channels, stride)
+        check_positive(ratio=ratio)
         bottleneck = out_channels // ratio
         branch = out_channels - in_channels if stride == 2 else out_channels
         self.groups, self.stride, self.mix = groups, stride, mix
-        self.reduce = Conv(in_channels, bottleneck, groups=first_groups or groups, rngs=rngs)
-        self.reduce_norm = BatchNorm(bottleneck, rngs=rngs)
+        self.reduce = ConvNorm(
+            in_channels,
+            bottleneck,
+            groups=first_groups or groups,
+            activation=jax.nn.relu,
+            rngs=rngs,
+        )
         check_groups(bottleneck, groups)
-        self.depthwise = Conv(
+        self.depthwise = ConvNorm(
             bottleneck, bottleneck, 3, stride=stride, groups=bottleneck, rngs=rngs
         )
-        self.depthwise_norm = BatchNorm(bottleneck, rngs=rngs)
-        self.expand = Conv(bottleneck, branch, groups=groups, rngs=rngs)
-        self.expand_norm = BatchNorm(branch, rngs=rngs)
+        self.expand = ConvNorm(bottleneck, branch, groups=groups, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        frozen = not train
-        y = jax.nn.relu(self.reduce_norm(self.reduce(x), use_running_average=frozen))
+        y = self.reduce(x, train=train)
         y = self.mix(y, self.groups, axis=0)
-        y = self.depthwise_norm(self.depthwise(y), use_running_average=frozen)
-        y = self.expand_norm(self.expand(y), use_running_average=frozen)
+        y = self.depthwise(y, train=train)
+        y = self.expand(y, train=train)
         if self.stride == 1:
             return chwn.add_relu(x, y)
         return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
@@ -110,35 +118,6 @@ class ShuffleUnit(Unit):
 
 BottleneckUnit = partial(ShuffleUnit, groups=1, mix=no_shuffle)
 """Figure 2 (a), the bottleneck with a depthwise convolution: the same unit with nothing to mix."""
-
-
-class NormalisedConv(Unit):
-    """A convolution, BN and an activation.
-
-    Args:
-      in_channels, out_channels, stride: Of the convolution.
-      kernel_size: Its height and width.
-      epsilon: Of the batch normalisation.
-      activation: What follows; ReLU by default.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        *,
-        kernel_size: int = 1,
-        epsilon: float = 1e-5,
-        activation: Callable[[Array], Array] = jax.nn.relu,
-        rngs: nnx.Rngs,
-    ):
-        self.activation = activation
-        self.conv = Conv(in_channels, out_channels, kernel_size, stride=stride, rngs=rngs)
-        self.conv_norm = BatchNorm(out_channels, epsilon=epsilon, rngs=rngs)
-
-    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        return self.activation(self.conv_norm(self.conv(x), use_running_average=not train))
 
 
 class PlainUnit(Unit):
@@ -150,15 +129,14 @@ class PlainUnit(Unit):
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
-        self.first = Conv(in_channels, out_channels, 3, stride=stride, rngs=rngs)
-        self.first_norm = BatchNorm(out_channels, rngs=rngs)
-        self.second = Conv(out_channels, out_channels, 3, rngs=rngs)
-        self.second_norm = BatchNorm(out_channels, rngs=rngs)
+        relu = jax.nn.relu
+        self.first = ConvNorm(
+            in_channels, out_channels, 3, stride=stride, activation=relu, rngs=rngs
+        )
+        self.second = ConvNorm(out_channels, out_channels, 3, activation=relu, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        frozen = not train
-        x = jax.nn.relu(self.first_norm(self.first(x), use_running_average=frozen))
-        return jax.nn.relu(self.second_norm(self.second(x), use_running_average=frozen))
+        return self.second(self.first(x, train=train), train=train)
 
 
 class ResidualUnit(Unit):
@@ -194,30 +172,28 @@ class ResidualUnit(Unit):
         check_groups(out_channels, ratio)
         if pooled:
             _check_concatenation(in_channels, out_channels, stride)
+        check_positive(groups=groups)
         bottleneck = groups * math.ceil(out_channels / ratio / groups)
         self.concatenates = pooled and stride == 2
         branch = out_channels - in_channels if self.concatenates else out_channels
-        self.reduce = Conv(in_channels, bottleneck, rngs=rngs)
-        self.reduce_norm = BatchNorm(bottleneck, rngs=rngs)
-        self.spatial = Conv(bottleneck, bottleneck, 3, stride=stride, groups=groups, rngs=rngs)
-        self.spatial_norm = BatchNorm(bottleneck, rngs=rngs)
-        self.expand = Conv(bottleneck, branch, rngs=rngs)
-        self.expand_norm = BatchNorm(branch, rngs=rngs)
+        relu = jax.nn.relu
+        self.reduce = ConvNorm(in_channels, bottleneck, activation=relu, rngs=rngs)
+        self.spatial = ConvNorm(
+            bottleneck, bottleneck, 3, stride=stride, groups=groups, activation=relu, rngs=rngs
+        )
+        self.expand = ConvNorm(bottleneck, branch, rngs=rngs)
         self.projects = not pooled and (stride, in_channels) != (1, out_channels)
         if self.projects:
-            self.project = Conv(in_channels, out_channels, stride=stride, rngs=rngs)
-            self.project_norm = BatchNorm(out_channels, rngs=rngs)
+            self.project = ConvNorm(in_channels, out_channels, stride=stride, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        frozen = not train
-        y = jax.nn.relu(self.reduce_norm(self.reduce(x), use_running_average=frozen))
-        y = jax.nn.relu(self.spatial_norm(self.spatial(y), use_running_average=frozen))
-        y = self.expand_norm(self.expand(y), use_running_average=frozen)
+        y = self.reduce(x, train=train)
+        y = self.spatial(y, train=train)
+        y = self.expand(y, train=train)
         if self.concatenates:
             return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
-        if self.projects:
-            x = self.project_norm(self.project(x), use_running_average=frozen)
-        return chwn.add_relu(x, y)
+        shortcut = self.project(x, train=train) if self.projects else x
+        return chwn.add_relu(shortcut, y)
 
 
 class SqueezeExcitation(Unit):
@@ -243,15 +219,15 @@ class SqueezeExcitation(Unit):
         out_channels: int,
         stride: int,
         *,
-        unit: UnitConstructor,
+        unit: Callable[..., Unit],
         reduction: int = 16,
         rngs: nnx.Rngs,
         **options: Any,
     ):
         check_groups(out_channels, reduction)
         self.unit = unit(in_channels, out_channels, stride, rngs=rngs, **options)
-        self.squeeze = nnx.Linear(out_channels, out_channels // reduction, rngs=rngs)
-        self.excite = nnx.Linear(out_channels // reduction, out_channels, rngs=rngs)
+        self.squeeze = Linear(out_channels, out_channels // reduction, rngs=rngs)
+        self.excite = Linear(out_channels // reduction, out_channels, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.unit.forward(x, train=train)

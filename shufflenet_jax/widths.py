@@ -5,12 +5,16 @@ from functools import cache, partial
 
 from shufflenet_jax.complexity import abstract, complexity
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.layers import check_positive
 from shufflenet_jax.models.skeleton import REPEATS, Network
 from shufflenet_jax.units import UnitConstructor
 
 _INPUT_SHAPE = (224, 224, 3)
 _SIZES = (28, 14, 7)
 """Height and width of the output of stages 2 to 4."""
+
+_MOST_STEPS = 2**14
+"""Of the width of stage 2, in multiples of the ratio; no network is so wide."""
 
 
 def solve(
@@ -32,8 +36,10 @@ def solve(
       ratio: Divides the channels of every stage: 4 for a unit with a 1:4 bottleneck.
 
     Raises:
-      InputError: The narrowest network takes more.
+      InputError: The narrowest network takes more, or the widest less; there is none of the unit;
+        a number is not at least 1.
     """
+    check_positive(macs=macs, conv1_channels=conv1_channels, ratio=ratio)
 
     def channels(step: int) -> tuple[int, int, int]:
         stage4 = 2 * ratio * step
@@ -52,6 +58,8 @@ def solve(
     narrow, wide = 1, 16
     while cost(wide) < macs:
         narrow, wide = wide, 2 * wide
+        if wide > _MOST_STEPS:
+            raise InputError(f"no network of the unit takes {macs:,} multiply-adds")
     above = bisect_left(range(wide), macs, lo=narrow, key=cost)
     if cost(above) > macs and not cost(above - 1):
         raise InputError(f"{macs:,} multiply-adds are too few: the narrowest takes {cost(above):,}")

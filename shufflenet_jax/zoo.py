@@ -6,10 +6,9 @@ own joins the families of this library by `register`.
 """
 
 import dataclasses
-import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -17,7 +16,7 @@ from typing import Any, cast
 from flax import nnx
 
 from shufflenet_jax.complexity import abstract
-from shufflenet_jax.errors import InputError
+from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import googlenet
 from shufflenet_jax.models.lenet import lenet5
@@ -60,7 +59,7 @@ class Family:
         chosen = dict(self.arguments)
         for name, value in arguments.items():
             if name not in self.arguments:
-                raise InputError(f"unknown argument {name!r}{_near(name, self.arguments)}")
+                raise InputError(f"unknown argument {name!r}{did_you_mean(name, self.arguments)}")
             chosen[name] = _like(self.arguments[name], value, name)
         if rngs is None:
             return abstract(self.constructor, **chosen, num_classes=num_classes)
@@ -150,20 +149,11 @@ def build(
         or one that the constructor refuses.
     """
     if name not in FAMILIES:
-        raise InputError(f"unknown network {name!r}{_near(name, FAMILIES)}")
+        raise InputError(f"unknown network {name!r}{did_you_mean(name, FAMILIES)}")
     try:
         return FAMILIES[name].build(arguments, num_classes=num_classes, rngs=rngs)
     except InputError as error:
         raise InputError(f"network {name}: {error}") from error
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    """What to add to the news that a name is unknown."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there is {', '.join(names)}" if names else "; there is none to set"
 
 
 def _name_of(thing: Constructor) -> str:
@@ -178,13 +168,12 @@ def _parameters(thing: Constructor) -> dict[str, inspect.Parameter]:
     while isinstance(thing, partial):
         bound.append(thing)
         thing = thing.func
-    if inspect.isclass(thing):
-        # Of a class of nnx, `inspect.signature` sees the metaclass, which takes anything.
-        thing = partial(thing.__init__, None)
+    # Of a class of nnx, `inspect.signature` sees the metaclass, which takes anything.
+    called = partial(thing.__init__, None) if inspect.isclass(thing) else partial(thing)
     for each in reversed(bound):
-        thing = partial(thing, *each.args, **each.keywords)
+        called = partial(called, *each.args, **each.keywords)
     try:
-        parameters = inspect.signature(thing).parameters
+        parameters = inspect.signature(called).parameters
     except (TypeError, ValueError) as error:
         raise InputError(f"{_name_of(thing)}: {error}") from error
     return {
@@ -228,7 +217,8 @@ def _like(default: Any, value: Any, name: str) -> Any:
         return dataclasses.replace(default, **own)
     for kind, (taken, described) in _KINDS.items():
         if isinstance(default, kind):
-            if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
+            fits = isinstance(value, taken) and (kind is bool or not isinstance(value, bool))
+            if not fits:
                 raise InputError(f"{name} must be {described}, not {value!r}")
             if isinstance(value, (list, tuple)):
                 return tuple(_like(default[0], each, f"each of {name}") for each in value)
@@ -295,6 +285,9 @@ FAMILIES: dict[str, Family] = {
     "lenet5": family_of(lenet5),
 }
 """The families of networks, as ``--config.network.name`` knows them."""
+
+BUILT_IN = frozenset(FAMILIES)
+"""The names of the families of this library; `register` adds others."""
 
 _SINGLE = (
     "mobilenet_v2",

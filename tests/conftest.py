@@ -40,3 +40,25 @@ def cache_dir(tmp_path_factory):
     # To look up what compiles at once takes longer than to compile it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without a home directory, as containers run processes under any number."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Changes to a folder with modules of the names of this code, and of what it needs."""
+    folder = tmp_path / "elsewhere"
+    (folder / "experiments").mkdir(parents=True)
+    for name in ("experiments/__init__.py", "jax.py"):
+        (folder / name).write_text(f"raise SystemExit('imported another {name}')")
+    monkeypatch.chdir(folder)
+    return folder

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sweeps import SHORT, start
 
-from experiments import markdown, provenance
+from experiments.report import markdown
+from experiments.sweep import provenance
 
 COUNTS = ("tried", "lost", "duplicated", "wrong")
 

@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from experiments import compile_cache
+from experiments.sweep import compile_cache
 from shufflenet_jax import Stem, shufflenet
 from shufflenet_jax.data import Preprocessing, load
 from shufflenet_jax.fit import Intervals, fit

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from runs import differences
 
-from experiments import config as configs
-from experiments import experiment, workdir
+from experiments import tables
+from experiments.sweep import configuration as configs
+from experiments.sweep import manifest
+from experiments.sweep.plan import freeze
 
 ASSIGNMENTS = (
     "network.repeats=1,1,1",
@@ -28,17 +30,30 @@ CELLS = ("0.25x-g3-noshuffle", "0.25x-g3", "0.25x-g8-noshuffle", "0.25x-g8")
 """A sweep of four runs, and the names of its cells."""
 
 
+ATTEMPT = {
+    "pid": 1,
+    "processor": "none",
+    "device": "cpu",
+    "cores": 1,
+    "python": "3",
+    "versions": {"jax": "0"},
+    "commit": None,
+}
+"""What is recorded of a process that has started on a run."""
+
+
 def configured(*assignments):
     """The configuration of table 3 with changes."""
-    config = experiment.load("table3").get_config("digits")
+    config = tables.load("table3").get_config("digits")
     configs.override(config, assignments)
     return config
 
 
-def create_sweep(directory, *assignments, name="table3", **options):
-    """Creates a sweep without running it."""
-    chosen = experiment.load(name)
-    return workdir.create(chosen, "digits", configured(*assignments), directory, **options)
+def create_sweep(directory, *assignments, name="table3", dry=False, **options):
+    """Creates a sweep without running it; options are of `plan.freeze`."""
+    chosen = tables.load(name) if isinstance(name, str) else name
+    sweep = freeze(chosen, "digits", configured(*assignments), directory, **options)
+    return manifest.begin(sweep, dry=dry)
 
 
 def start(*arguments, **options):
@@ -54,7 +69,7 @@ def start_cell(directory, *arguments, name="0.25x-g3", **options):
 
 
 def the_run(directory, cell=CELLS[1], seed=0):
-    sweep = workdir.open_sweep(directory)
+    sweep = manifest.open_sweep(directory)
     return sweep.run(sweep.cell(cell), seed)
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
+from sweeps import create_sweep
 from test_train import RECIPE, random_batch, tiny
 
-from experiments import config as configs
-from experiments import experiment, workdir
 from experiments.__main__ import main
+from experiments.sweep import manifest, workdir
 from shufflenet_jax import data
+from shufflenet_jax.data import decode
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import Intervals, fit
 from shufflenet_jax.metrics import read_metrics
@@ -71,7 +73,7 @@ def pets(tmp_path_factory) -> dict[str, data.Dataset]:
     """The same data set whole, and with three broken images."""
     root = tmp_path_factory.mktemp("pets")
     return {
-        name: data.load(f"folder:{write_pets(root / name, broken)}", root / "prepared")
+        name: data.load(f"folder:{write_pets(root / name, broken)}")
         for name, broken in (("whole", {}), ("broken", BROKEN))
     }
 
@@ -103,7 +105,7 @@ def test_a_skipped_image_keeps_its_place_and_changes_no_other(pets, tmp_path, wo
         np.testing.assert_array_equal(one.label, other.label)
         np.testing.assert_array_equal(one.image[other.mask], other.image[other.mask])
         assert (other.image[~other.mask] == (124, 116, 104)).all()
-    again = batches_of(pets["broken"].train, skipped, workers, start_step=2)
+    again = batches_of(pets["broken"].train, skipped, min(workers, 1), start_step=2)
     for one, other in zip(holey[2:], again, strict=True):
         for leaf, other_leaf in zip(one, other, strict=True):
             np.testing.assert_array_equal(leaf, other_leaf)
@@ -128,21 +130,56 @@ def test_an_image_is_named_once_and_the_budget_is_of_files(tmp_path, caplog):
         skipped.add("c.jpg")
 
 
+def test_what_is_not_broken_is_never_skipped(tmp_path, monkeypatch):
+    """Files that have gone or changed, and images that are merely large."""
+    root = write_pets(tmp_path / "pets", BROKEN)
+    dataset = data.load(f"folder:{root}")
+    skipped = data.Skipped("train", 40, 0.1, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "MOST_PIXELS", 16 * 16 - 1)
+        with pytest.raises(InputError, match=r"image train/\S+ has too many pixels to decode"):
+            batches_of(dataset.train, skipped)
+    path = root / "train" / "dog" / "35.jpg"
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(InputError, match=r"train/dog/35\.jpg has changed since it was found"):
+        batches_of(dataset.train, skipped)
+    path.unlink()
+    with pytest.raises(InputError, match=r"train/dog/35\.jpg has gone since it was found"):
+        batches_of(dataset.train, skipped)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("ignore",), "broken is 'ignore'"), (("skip", 1.0), "broken_budget is 1.0")],
+    [
+        (("ignore",), "broken is 'ignore'"),
+        (("skip", 1.0), "broken_budget is 1.0"),
+        (("skip", -0.1), "broken_budget is -0.1"),
+        (("skip", float("nan")), "broken_budget is nan"),
+    ],
 )
 def test_impossible_policies_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         data.Broken(*options)
 
 
+class Normalised(nnx.Module):
+    """Batch normalisation and a classifier: compiles at once."""
+
+    def __init__(self):
+        self.norm = nnx.BatchNorm(16 * 16 * 3, rngs=nnx.Rngs(0))
+        self.classifier = nnx.Linear(16 * 16 * 3, 10, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, *, train=False):
+        features = images.reshape(len(images), -1)
+        return self.classifier(self.norm(features, use_running_average=not train))
+
+
 @pytest.fixture(scope="module")
 def masked_step():
     optimizer = RECIPE.optimizer(steps=10)
-    graphdef, _ = create_state(tiny(), optimizer)
+    graphdef, _ = create_state(Normalised(), optimizer)
     step = make_train_step(graphdef, optimizer, 0.1, masked=True)
-    return lambda batch: step(create_state(tiny(), optimizer)[1], batch)
+    return lambda batch: step(create_state(Normalised(), optimizer)[1], batch)
 
 
 def test_loss_and_error_are_means_over_the_unmasked(masked_step):
@@ -213,20 +250,18 @@ def test_corrupt_images(tmp_path, drill):
     root = write_pets(tmp_path / "pets", BROKEN)
 
     def cell(name: str, *options: str) -> subprocess.Popen:
-        config = experiment.load("table3").get_config("digits")
-        configs.override(config, [*SHRUNK, f"data.name=folder:{root}"])
-        workdir.create(experiment.load("table3"), "digits", config, tmp_path / name)
+        create_sweep(tmp_path / name, *SHRUNK, f"data.name=folder:{root}")
         command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--workdir"]
         return subprocess.Popen([*command, tmp_path / name, *options], stderr=subprocess.PIPE)
 
     def run_of(name: str) -> workdir.Run:
-        sweep = workdir.open_sweep(tmp_path / name)
+        sweep = manifest.open_sweep(tmp_path / name)
         return sweep.run(sweep.cell("0.25x-g3"), 0)
 
     def ends(process: subprocess.Popen) -> str:
         return process.communicate()[1].decode()
 
-    skip = ("--broken", "skip", "--broken-budget", "0.1")
+    skip = ("--config.data.broken=skip", "--config.data.broken_budget=0.1")
     log = ends(cell("whole", *skip))
     for name in NAMES["train"] | NAMES["test"]:
         assert log.count(f"skipped a broken image: {name}\n") == 1
@@ -241,18 +276,18 @@ def test_corrupt_images(tmp_path, drill):
     ends(cell("error"))
     result = run_of("error").result
     assert result["status"] == "failed"
-    reason = result["reason"].removeprefix("InputError: ")
+    reason = result["reason"].removeprefix("BrokenImage: ")
     (named,) = (name for name in NAMES["train"] if name in reason)
-    assert reason == f"cannot read image {named}: not an intact JPEG or PNG"
+    assert reason == f"cannot read image {named}: not an intact JPEG, PNG, WebP or BMP"
     ends(cell("error", *skip))
 
     # Over the budget: 2 of 40 are allowed, then 3.
-    ends(cell("budget", "--broken", "skip", "--broken-budget", "0.05"))
+    ends(cell("budget", "--config.data.broken=skip", "--config.data.broken_budget=0.05"))
     reason = run_of("budget").result["reason"]
     assert "3 of 40 train images are broken, more than a share of 0.05; one is train/" in reason
     ends(cell("budget", *skip))
 
-    ends(cell("workers", *skip, "--workers", "2"))
+    ends(cell("workers", *skip, "--config.data.workers=2"))
 
     process = cell("killed", *skip)
     seals = run_of("killed").directory / "checkpoints" / "sha256"

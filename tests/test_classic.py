@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments import paper
+from experiments.tables import paper
 from shufflenet_jax import InputError, SparseConv, abstract, complexity
 from shufflenet_jax.data import Batch
 from shufflenet_jax.layers import adaptive_avg_pool, dropout, local_response_norm

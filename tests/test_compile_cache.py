@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from sweeps import ASSIGNMENTS
+from sweeps import ASSIGNMENTS, create_sweep
 
-from experiments import compile_cache, experiment, workdir
-from experiments import config as configs
+from experiments.sweep import compile_cache
+from experiments.sweep.launch import COMMAND_LINE
 
 
 @pytest.mark.slow
@@ -17,10 +16,8 @@ def test_seeds_of_a_cell_compile_once_and_end_in_the_same_bits(tmp_path):
     cache = tmp_path / "cache"
 
     def trained(name: str, seed: int, **environment: str) -> bytes:
-        config = experiment.load("table3").get_config("digits")
-        configs.override(config, ASSIGNMENTS)
-        sweep = workdir.create(experiment.load("table3"), "digits", config, tmp_path / name)
-        command = [sys.executable, "-m", "experiments", "cell", "0.25x-g3", "--seed", str(seed)]
+        sweep = create_sweep(tmp_path / name, *ASSIGNMENTS, seeds=2)
+        command = [*COMMAND_LINE, "cell", "0.25x-g3", "--seed", str(seed)]
         done = subprocess.run(
             [*command, "--workdir", tmp_path / name],
             env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
@@ -68,5 +65,14 @@ def test_a_directory_that_others_may_write_is_not_used(tmp_path, monkeypatch, mo
     assert Path(directory).is_relative_to(tmp_path)
     updates.clear()
     os.chmod(directory, mode)
+    compile_cache.enable()
+    assert updates == []
+
+
+def test_who_has_no_home_compiles_without(monkeypatch, homeless):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    updates = []
+    monkeypatch.setattr(compile_cache.jax.config, "update", lambda *update: updates.append(update))
     compile_cache.enable()
     assert updates == []

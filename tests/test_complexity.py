@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from experiments import paper
+from experiments.tables import paper
 from shufflenet_jax import abstract, complexity, shufflenet
 from shufflenet_jax.zoo import NETWORKS
 

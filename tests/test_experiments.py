@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,14 @@ from PIL import Image
 from runs import differences, last_step
 from sweeps import SHRUNK, configured, create_sweep, start_cell
 
-from experiments import config as configs
-from experiments import experiment, paper, report, unit_cost, workdir
+from experiments import tables
 from experiments.__main__ import main
-from experiments.experiment import Experiment, matching
+from experiments.report import table as report
+from experiments.sweep import configuration as configs
+from experiments.sweep import manifest
+from experiments.sweep.build import network_of
+from experiments.sweep.experiment import Experiment, matching
+from experiments.tables import paper, unit_cost
 from shufflenet_jax import InputError, Stem, abstract, stage_channels
 from shufflenet_jax.zoo import FAMILIES, NETWORKS
 
@@ -55,7 +60,7 @@ LARGER_IMAGES = {"table6": ("--config.recipe.preprocessing.image_size=32",)}
 
 
 def test_every_experiment_is_tested():
-    loaded = [experiment.load(name) for name in experiment.names()]
+    loaded = [tables.load(name) for name in tables.names()]
     assert {e.name for e in loaded if isinstance(e, Experiment)} == SMALL_CELLS.keys()
 
 
@@ -63,17 +68,17 @@ def test_every_experiment_is_tested():
 @pytest.mark.parametrize("name", SMALL_CELLS)
 def test_every_experiment_trains(name, tmp_path, capsys):
     """Its smallest cells, shrunk; then the report knows them, and a second run trains nothing."""
-    cells = [cell.name for cell in matching(experiment.load(name).cells, SMALL_CELLS[name])]
+    cells = [cell.name for cell in matching(tables.load(name).cells, SMALL_CELLS[name])]
     arguments = ("--cells", SMALL_CELLS[name], *SHRUNK, *LARGER_IMAGES.get(name, ()))
     assert run(tmp_path, *arguments, name=name) == 0
     printed = capsys.readouterr().out
     assert "proves the machinery, not the paper's claims" in printed
     assert f"python -m experiments run {name} --budget paper" in printed
     by_name = {cell["name"]: cell for cell in reported(tmp_path, capsys)["cells"]}
-    for cell in experiment.load(name).cells:
+    for cell in tables.load(name).cells:
         found = by_name[cell.name]
         assert found["paper_error"] == cell.paper_error
-        assert found["status"] == ("done" if cell.name in cells else "missing")
+        assert found["status"] == ("done" if cell.name in cells else "not planned")
         assert found["n"] == len(found["errors"]) == (cell.name in cells)
         assert found["macs"] > found["macs_without_head"] > 0
         if cell.name in NETWORKS:
@@ -106,7 +111,7 @@ def test_one_failure_stops_no_other_cell(tmp_path, capsys):
     """A cell that fails is marked, the others are trained, and it is tried again next time."""
     arguments = ("--cells", "0.25x-g8*", *SHRUNK)
     assert run(tmp_path, "--cells", "0.25x-g8", *SHRUNK) == 0
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     broken = sweep.run(sweep.cell("0.25x-g8-noshuffle"), 0)
     broken.directory.mkdir(parents=True)
     obstacle = broken.directory / "checkpoints"
@@ -132,7 +137,7 @@ def test_a_process_that_is_killed_is_a_failure(tmp_path, capsys):
         while sweep is None or not (attempts := sweep.run(sweep.cell("0.25x-g3"), 0).attempts):
             time.sleep(0.05)
             if (tmp_path / "sweep.json").exists():
-                sweep = workdir.open_sweep(tmp_path)
+                sweep = manifest.open_sweep(tmp_path)
         os.kill(attempts[0]["pid"], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_when_it_starts)
@@ -149,7 +154,7 @@ def test_a_process_that_is_killed_is_a_failure(tmp_path, capsys):
 def test_divergence_is_a_result(tmp_path, capsys):
     arguments = ("--cells", "0.25x-g3", *SHRUNK, "--config.recipe.learning_rate=1e30")
     assert run(tmp_path, *arguments) == 1
-    sweep = workdir.open_sweep(tmp_path)
+    sweep = manifest.open_sweep(tmp_path)
     result = sweep.run(sweep.cell("0.25x-g3"), 0).result
     assert result["status"] == "diverged"
     assert f"not finite at step {result['step']}" in result["reason"]
@@ -171,7 +176,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
         create_sweep(directory, *assignments, "recipe.epochs=12", "intervals.checkpoint=1")
     assert start_cell(directories[0]).wait() == 0
     runs = [
-        workdir.open_sweep(d).run(workdir.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
+        manifest.open_sweep(d).run(manifest.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
     ]
     killed = runs[1].directory
     seals = killed / "checkpoints" / "sha256"
@@ -217,6 +222,21 @@ def test_own_images_from_a_folder(tmp_path, capsys):
     assert found["data"] == "folder:pets"
     cell = next(cell for cell in found["cells"] if cell["name"] == "0.25x-g3")
     assert cell["errors"][0] in [100 * wrong / 16 for wrong in range(17)]
+    # An image that has changed is not trained on: it is named when it is met.
+    image = own / "train" / "cat" / "0.png"
+    shutil.copy(own / "train" / "cat" / "1.png", image)
+    sweep = manifest.open_sweep(tmp_path / "run")
+    trained = sweep.run(sweep.cell("0.25x-g3"), 0)
+    trained.reopen()
+    shutil.rmtree(trained.directory / "checkpoints")
+    assert main(["cell", "0.25x-g3", "--workdir", str(tmp_path / "run")]) == 1
+    assert trained.status == "failed"
+    assert "train/cat/0.png" in trained.result["reason"]
+    # Once the folder has changed, before anything starts.
+    shutil.copy(image, image.with_name("new.png"))
+    capsys.readouterr()
+    assert run(tmp_path / "run", *arguments, f"--config.data.name=folder:{own}") == 2
+    assert "train/cat/0.png has changed" in capsys.readouterr().err
 
 
 MISTAKES = {
@@ -227,8 +247,31 @@ MISTAKES = {
     "run table3 --config.recipe.preprocessing.flip=maybe": "must be true or false, not 'maybe'",
     "run table3 --config.network.repeats=4,x,4": "must be an integer, not 'x'",
     "run table3 --config.recipe.epochs": "--config.recipe.epochs=VALUE",
-    "run table3 --config.recipe.epochs=0": "epochs must be at least 1",
-    "run table3 --config.intervals.log=0": "log must be at least 1",
+    "run table3 --config.recipe.epochs=0": "epochs must be an integer of at least 1",
+    "run table3 --config.intervals.log=0": "log must be an integer of at least 1",
+    "run table3 --config.recipe.learning_rate=-0.1": "learning_rate must be",
+    "run table3 --config.recipe.learning_rate=nan": "learning_rate must be",
+    "run table3 --config.recipe.momentum=-1": "momentum must be",
+    "run table3 --config.recipe.weight_decay=inf": "weight_decay must be",
+    "run table3 --config.recipe.clip_norm=nan": "clip_norm must be",
+    "run table3 --config.recipe.preprocessing.scale=0.5": "scale must be 2 values, as 0.49,1.0",
+    "run table3 --config.recipe.preprocessing.scale=0.5,1,1": "scale must be 2 values",
+    "run table3 --config.recipe.preprocessing.ratio=1,inf": "ratio is (1.0, inf), but must be",
+    "run table3 --config.recipe.preprocessing.eval_resize=inf": "eval_resize is inf, but must be",
+    "run table3 --config.network.repeats=0,8,4": "repeats",
+    "run table3 --config.network.repeats=-1,8,4": "repeats",
+    "run table3 --config.network.repeats=0,0,0": "repeats",
+    "run table3 --config.network.repeats=4,8": "repeats",
+    "run table6 --config.recipe.preprocessing.image_size=24": "at least 32x32, not 24x24",
+    "run table3 --config.data.workers=-1": "data.workers must be at least 0",
+    "run table3 --config.data.broken_budget=nan": "broken_budget is nan",
+    "run table3 --config.data.dir=None": "data.dir must be a text, not None: leave it empty",
+    "run table3 --config.data.dir={tmp}/file": "{tmp}/file is not a folder",
+    "run table3 --config.data.name=folder:~nobodyatall/x": "write out the path",
+    "run table3 --config.limits.stall_minutes=nan": "limits.stall_minutes must be",
+    "run table3 --config.ray.cpus=nan --launcher ray": "ray.cpus must be",
+    "cell 1x-g3 --workdir {tmp}/other --seed -1": "must be at least 0, not -1",
+    "cell 1x-g3 --workdir {tmp}/other --seed 1": "seed 1 of 1x-g3 was not asked for",
     "run table3 --config.network.groups=7": "272 channels do not divide into 7 groups",
     "run table3 --config.network.groups=4": "choose with --cells",
     "run table2 --config.network.rounding=exact": "25 channels do not divide into 2 groups",
@@ -280,10 +323,30 @@ def test_a_mistake_is_one_line_and_starts_nothing(command, tmp_path, capsys, mon
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    own = folder(tmp_path / "pets", images=64)
+    before = sorted(tmp_path.rglob("*"))
+    for options in ([], [f"--config.data.name=folder:{own}"]):
+        assert main(["run", "table3", "--dry-run", *options]) == 0
+        assert "12 runs in" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_by_hand_finds_the_data_of_its_sweep(tmp_path):
+    create_sweep(tmp_path, "data.dir=somewhere", "data.workers=3")
+    sweep = manifest.open_sweep(tmp_path)
+    values = sweep.values_of(sweep.cell("1x-g3"))
+    assert (values["data.dir"], values["data.workers"]) == ("somewhere", 3)
+    other = sweep.with_settings(["data.dir=elsewhere"])
+    assert other.values_of(sweep.cell("1x-g3"))["data.dir"] == "elsewhere"
+
+
 def test_a_sweep_without_results_may_change_its_configuration(tmp_path):
     create_sweep(tmp_path, "recipe.epochs=3")
-    assert create_sweep(tmp_path, "recipe.epochs=4").config.recipe.epochs == 4
-    assert workdir.open_sweep(tmp_path).config.recipe.epochs == 4
+    assert create_sweep(tmp_path, "recipe.epochs=4").base["recipe.epochs"] == 4
+    assert manifest.open_sweep(tmp_path).base["recipe.epochs"] == 4
 
 
 def test_a_mistake_in_a_real_process_exits_with_2():
@@ -298,7 +361,7 @@ def test_a_network_brings_its_own_arguments():
     config = configured("network.width=0.5", "network.stem.stride=1", "network.name=mobilenet_v1")
     stem = {"stride": 1, "max_pool": False}  # of the budget, but for the stride
     assert config.network.to_dict() == {"name": "mobilenet_v1", "width": 0.5, "stem": stem}
-    assert configs.network_of(config, num_classes=10).widths[:2] == (16, 32)
+    assert network_of(configs.identity(config), num_classes=10).widths[:2] == (16, 32)
     # The name comes first, wherever it stands.
     configs.override(config, ["network.mflops=38", "network.name=resnet"])
     assert config.network.to_dict() == {
@@ -315,7 +378,8 @@ def test_a_network_brings_its_own_arguments():
 def test_every_family_is_configured_as_its_constructor_builds_it(name):
     # Budgets set the stem, of the families that have one.
     stem = ["network.stem.max_pool=true"] if "stem" in FAMILIES[name].arguments else []
-    built = configs.network_of(configured(f"network.name={name}", *stem), num_classes=1000)
+    values = configs.identity(configured(f"network.name={name}", *stem))
+    built = network_of(values, num_classes=1000)
     assert not stem or built.stem.stride == Stem().stride
     assert nnx.state(built) == nnx.state(abstract(FAMILIES[name].constructor))
 
@@ -323,16 +387,19 @@ def test_every_family_is_configured_as_its_constructor_builds_it(name):
 def test_another_network_outlives_its_process(tmp_path):
     assignments = ("network.name=mobilenet_v1", "network.width=0.25")
     created = create_sweep(tmp_path, *assignments, name="table5")
-    assert workdir.open_sweep(tmp_path).config == created.config
+    opened = manifest.open_sweep(tmp_path)
+    assert (opened.base, opened.settings) == (created.base, created.settings)
+    values = [{n: e.values for n, e in sweep.entries.items()} for sweep in (opened, created)]
+    assert values[0] == values[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["table4", "table5", "table6"])
 def test_a_cell_is_the_network_of_its_name(name):
-    chosen = experiment.load(name)
+    chosen = tables.load(name)
     for cell in chosen.cells:
-        config = configs.cell_config(chosen.get_config("paper"), cell)
-        built = configs.network_of(config, num_classes=1000)
+        config = configs.with_values(chosen.get_config("paper"), cell.overrides)
+        built = network_of(configs.identity(config), num_classes=1000)
         assert nnx.state(built) == nnx.state(abstract(NETWORKS[cell.name])), cell.name
 
 

@@ -29,8 +29,9 @@ from sweeps import (
     wait_until,
 )
 
-from experiments import report, workdir
 from experiments.launchers import HELD, PREEMPTED
+from experiments.report import table as report
+from experiments.sweep import manifest
 from shufflenet_jax.metrics import read_metrics
 
 pytestmark = pytest.mark.faults
@@ -44,7 +45,7 @@ EVALUATED = (53, 106, 158, 211, 252)
 
 
 def is_idle(directory):
-    return all(run.status != "running" for run in workdir.open_sweep(directory).runs())
+    return all(run.status != "running" for run in manifest.open_sweep(directory).runs())
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +309,7 @@ def test_a_calamity_takes_one_run_and_a_bounded_number_of_tries(name, tmp_path, 
     assert tried == 2 or (act is starve and tried == 1 and not result["transient"])
     others = [the_run(directory, seed=seed).result["status"] for seed in (0, 2)]
     assert "(2 of 3 seeds, others failed) [55.0]" in printed
-    found = report.summary(workdir.open_sweep(directory))
+    found = report.summary(manifest.open_sweep(directory))
     (cell,) = (cell for cell in found["cells"] if cell["name"] == CELL)
     assert len(cell["errors"]) == 2
     drill(name, tried=tried, lost=others.count("failed"), wrong=others.count("diverged"))
@@ -404,7 +405,7 @@ def test_what_is_shown_to_others_names_no_place(short_sweep):
     run = the_run(short_sweep)
     shown = [*run.directory.glob("*.json*"), *(run.directory / "events").iterdir()]
     assert len(shown) >= 5
-    sweep = workdir.open_sweep(short_sweep)
+    sweep = manifest.open_sweep(short_sweep)
     texts = [path.read_bytes() for path in shown]
     texts += [write(sweep).encode() for write in report.FORMATS.values()]
     assert [text for text in texts if str(short_sweep.parent).encode() in text] == []

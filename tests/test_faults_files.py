@@ -22,7 +22,8 @@ from runs import ENDS, differences, network, start, train
 from test_broken import AUGMENTED, BROKEN, NAMES, write_pets
 from test_checkpoint import assert_same, state
 
-from experiments import compile_cache, experiment, workdir
+from experiments import tables
+from experiments.sweep import compile_cache, workdir
 from shufflenet_jax import InputError, data
 from shufflenet_jax.checkpoint import Checkpoints, _digests
 from shufflenet_jax.fit import Intervals, Preempted, fit
@@ -430,7 +431,7 @@ def test_torn_lists_of_broken_images(tmp_path, pets, drill, caplog):
 
 def test_torn_progress(tmp_path, drill):
     """It is as if there was none."""
-    run = workdir.Run(experiment.load("table3").cells[0], 0, tmp_path)
+    run = workdir.Run(tables.load("table3").cells[0], 0, tmp_path)
     content = json.dumps({"step": 5, "total": 10, "loss": 1.5, "rate": 2.0}).encode()
     contents = (b"", content[:20], bytes(len(content)), b"\xff" * 9)
     wrong = 0

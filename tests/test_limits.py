@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from experiments.limits import Limits, stalled, watch
+from experiments.sweep.limits import Limits, stalled, watch
 from shufflenet_jax import InputError
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from experiments.limits import watch
+from experiments.sweep.limits import watch
 with watch(Path(sys.argv[1]), minutes=2 / 60) as alive:
     for _ in range(int(sys.argv[2])):
         time.sleep(0.6)
@@ -60,8 +60,20 @@ def test_what_an_earlier_process_left_counts_for_nothing(tmp_path):
         assert not stalled(path)
 
 
-@pytest.mark.parametrize("wrong", [{"retries": -1}, {"stall_minutes": 0.0}])
-def test_impossible_limits_are_refused(wrong):
-    (name,) = wrong
-    with pytest.raises(InputError, match=name):
-        Limits(**wrong)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("retries", value) for value in (-1, 1.5, "2", None, True)),
+        *(("stall_minutes", value) for value in (0.0, -1.0, "30", None, True, float("nan"))),
+        *(("stall_minutes", value) for value in (float("inf"), 1e9)),
+    ],
+)
+def test_impossible_limits_are_refused(name, value):
+    with pytest.raises(InputError, match=f"^limits.{name} must be .*, not {value!r}$"):
+        Limits(**{name: value})
+
+
+def test_the_longest_time_is_one_that_the_system_takes(tmp_path):
+    longest = Limits(stall_minutes=525_600).stall_minutes
+    with watch(tmp_path / "stall.txt", longest) as alive:
+        alive()

@@ -7,13 +7,13 @@ import time
 import pytest
 
 from experiments.launchers import PREEMPTED, Command
-from experiments.launchers.local import Local, gpus, shares
+from experiments.launchers.local import Local, deal
 
 
 @pytest.mark.parametrize("slots", range(1, 9))
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])
 def test_cores_are_dealt_out(slots, cores):
-    dealt = [share.cores for share in shares(range(cores), [], slots)]
+    dealt = [slot.cores for slot in deal(range(cores), [], slots)]
     assert len(dealt) == slots
     every = [core for each in dealt for core in each]
     assert set(every) == set(range(cores))
@@ -25,24 +25,15 @@ def test_cores_are_dealt_out(slots, cores):
 
 
 def test_gpus_are_dealt_out():
-    dealt = shares(range(8), ["4", "7"], 4)
-    assert [share.gpu for share in dealt] == ["4", "7", "4", "7"]
+    dealt = deal(range(8), ["4", "7"], 4)
+    assert [slot.gpu for slot in dealt] == ["4", "7", "4", "7"]
     assert dealt[0].environment() == {
         "CUDA_VISIBLE_DEVICES": "4",
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.450",
     }
-    (alone,) = shares(range(8), ["GPU-8a"], 1)
+    (alone,) = deal(range(8), ["GPU-8a"], 1)
     assert alone.environment() == {"CUDA_VISIBLE_DEVICES": "GPU-8a"}
-    assert shares(range(2), [], 1)[0].environment() == {}
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [("", []), ("-1", []), ("3", ["3"]), ("1, 0", ["1", "0"]), ("GPU-8,GPU-9", ["GPU-8", "GPU-9"])],
-)
-def test_only_visible_gpus_are_used(visible, expected, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus() == expected
+    assert deal(range(2), [], 1)[0].environment() == {}
 
 
 def command(tmp_path, code, name="x", **environment):
@@ -62,9 +53,9 @@ def test_a_command_gets_its_share_its_environment_and_its_log(tmp_path, monkeypa
     commands = [command(tmp_path, code, name, KNOWN="inside", NEW="new") for name in "ab"]
     (tmp_path / "a.log").write_text("before\n")
     assert [ended(job) for job in engine.submit(commands)] == [0, 0]
-    cores = str(len(shares(range(2), [], 2)[0].cores))
+    cores = str(len(deal(range(2), [], 2)[0].cores))
     assert (tmp_path / "a.log").read_text() == f"before\n{cores} outside new\n"
-    # Both shares were given back.
+    # Both slots were given back.
     assert [ended(job) for job in engine.submit(commands)] == [0, 0]
 
 

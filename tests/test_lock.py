@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from experiments import lock
-from experiments.lock import Held, hold, is_held
+from experiments.sweep import lock
+from experiments.sweep.lock import Held, hold, is_held
 
 
 def test_only_one_holds_it_and_it_is_given_back(tmp_path):
@@ -29,7 +29,7 @@ def test_only_one_holds_it_and_it_is_given_back(tmp_path):
 
 
 def hold_forever(path):
-    code = f"import sys, time; from experiments.lock import hold\nwith hold(__import__('pathlib').Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"  # noqa: E501
+    code = f"import sys, time; from experiments.sweep.lock import hold\nwith hold(__import__('pathlib').Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"  # noqa: E501
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
@@ -56,6 +56,24 @@ def test_an_owner_on_another_host_is_judged_by_its_heartbeat(tmp_path):
     os.utime(path, (long_ago, long_ago))
     with hold(path):
         assert is_held(path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"token": "/../../other"}, {"pid": 0}, {"pid": -1}, {"pid": 1e9}]
+)
+def test_an_owner_that_cannot_be_one_is_judged_by_its_heartbeat(wrong, tmp_path):
+    path = tmp_path / "run" / "lock"
+    path.parent.mkdir()
+    with hold(path):
+        owner = json.loads(path.read_text())
+    path.write_text(json.dumps(owner | wrong))
+    assert is_held(path)
+    long_ago = time.time() - lock.STALE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+    assert not is_held(path)
+    with hold(path):
+        pass
+    assert list(tmp_path.rglob("*")) == [path.parent]
 
 
 def test_a_process_that_got_the_number_of_a_dead_owner_is_not_the_owner(tmp_path):

@@ -101,8 +101,8 @@ def test_networks_that_are_not_valid_name_both_numbers():
 def test_first_pointwise_of_stage_2_is_not_grouped():
     network = shufflenet(groups=8, width=0.25, rngs=nnx.Rngs(0))
     first, second = network.stages[0][0], network.stages[0][1]
-    assert (first.reduce.groups, first.expand.groups) == (1, 8)
-    assert (second.reduce.groups, second.expand.groups) == (8, 8)
+    assert (first.reduce.conv.groups, first.expand.conv.groups) == (1, 8)
+    assert (second.reduce.conv.groups, second.expand.conv.groups) == (8, 8)
     assert [len(stage) for stage in network.stages] == [4, 8, 4]
 
 

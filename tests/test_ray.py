@@ -13,6 +13,7 @@ import pytest
 
 from experiments.launchers import Command, ray
 from experiments.launchers.ray import Ray
+from experiments.sweep.launch import COMMAND_LINE
 from shufflenet_jax.errors import InputError
 
 PATIENCE_SECONDS = 120
@@ -122,6 +123,13 @@ def test_what_a_run_takes_must_be_possible(cpus, gpus):
         Ray("", cpus, gpus)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["cpus", "gpus"])
+def test_what_a_run_takes_must_be_finite(name, number):
+    with pytest.raises(InputError, match=f"^ray.{name} must be .*not {number}$"):
+        Ray(**{name: number})
+
+
 # With it
 
 
@@ -162,6 +170,15 @@ def test_exit_statuses_come_back(local, tmp_path):
     jobs = local.submit([command(tmp_path, code) for code in endings])
     assert statuses(jobs) == list(endings.values())
     assert [job.poll() for job in jobs] == list(endings.values())
+
+
+@pytest.mark.ray
+def test_the_cluster_finds_this_code_wherever_it_is_started(home, tmp_path, elsewhere, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    argv = (*COMMAND_LINE, "list", "--json")
+    with engine() as made:
+        assert statuses(made.submit([Command("cell", argv, {}, tmp_path / "cell.log")])) == [0]
+    assert '"name": "table1"' in log(tmp_path)
 
 
 @pytest.mark.ray

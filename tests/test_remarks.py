@@ -5,9 +5,11 @@ from functools import partial
 import pytest
 from sweeps import create_sweep
 
-from experiments import experiment, paper, remarks, report
+from experiments import tables
 from experiments.__main__ import main
-from experiments.table4_structures import COLUMNS
+from experiments.report import table as report
+from experiments.tables import paper, remarks
+from experiments.tables.table4_structures import COLUMNS
 from shufflenet_jax import (
     InputError,
     Network,
@@ -100,7 +102,7 @@ def test_classic_networks():
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table4"])
 def test_a_table_with_a_network_far_from_its_level_says_so(name):
-    assert remarks.SMALLEST_OF_8_GROUPS in experiment.load(name).remarks
+    assert remarks.SMALLEST_OF_8_GROUPS in tables.load(name).remarks
 
 
 def test_reports_and_the_list_show_them(tmp_path, capsys):

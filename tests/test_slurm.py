@@ -13,6 +13,7 @@ from slurm_cluster import run, wait_until
 
 from experiments.launchers import Command, slurm
 from experiments.launchers.slurm import Slurm
+from experiments.sweep.launch import COMMAND_LINE
 from shufflenet_jax.errors import InputError
 
 SAVES = """
@@ -59,6 +60,10 @@ def test_without_submitit_the_error_says_what_to_install(monkeypatch, tmp_path):
         ({"gpus": -1}, "slurm.gpus must be at least 0, not -1"),
         ({"cpus": 0}, "slurm.cpus must be at least 1, not 0"),
         ({"memory_gb": -2.0}, "slurm.memory_gb must be at least 0, not -2"),
+        ({"memory_gb": float("nan")}, "slurm.memory_gb must be at least 0, not nan"),
+        ({"memory_gb": float("inf")}, "slurm.memory_gb must be at least 0, not inf"),
+        ({"gpus": float("nan")}, "slurm.gpus must be at least 0, not nan"),
+        ({"cpus": float("inf")}, "slurm.cpus must be at least 1, not inf"),
         ({"nodes": 2, "tasks": 3}, "3 slurm.tasks do not divide among 2 nodes"),
     ],
 )
@@ -112,6 +117,36 @@ def test_a_job_ends_as_its_command_does(tmp_path, code, status, exit_status):
 def test_processes_but_the_first_say_nothing(tmp_path):
     assert start_task(tmp_path, "raise SystemExit(3)", rank=1).wait() == 0
     assert not (tmp_path / "x.status").exists()
+
+
+def test_a_job_needs_nothing_of_this_package_to_load_what_it_runs(tmp_path, elsewhere):
+    import cloudpickle
+
+    run = Command("x", (sys.executable, "-c", "print('hello')"), {}, tmp_path / "x.log")
+    with slurm._by_value():
+        pickled = cloudpickle.dumps((slurm.slurm_task.run, run, tmp_path / "x.status"))
+    load = "import pickle, sys; task, *given = pickle.load(sys.stdin.buffer); task(*given)"
+    own = {"SLURM_PROCID": "0", "SLURM_JOB_ID": "1", "PYTHONPATH": str(elsewhere)}
+    job = subprocess.run(
+        [sys.executable, "-c", load], input=pickled, env=os.environ | own, check=False
+    )
+    assert job.returncode == 0
+    assert (tmp_path / "x.status").read_text() == "0"
+    assert (tmp_path / "x.log").read_text() == "hello\n"
+
+
+def test_who_has_no_home_is_told_what_to_set(tmp_path, monkeypatch, homeless):
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    with pytest.raises(InputError, match="no home directory: set XDG_STATE_HOME"):
+        slurm._user_state()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert slurm._user_state() == tmp_path
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/own .*Not a directory.*set XDG_STATE_HOME"):
+        slurm._private(tmp_path / "file" / "own")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
@@ -184,6 +219,16 @@ def test_commands_are_one_array_and_their_ends_are_told(cluster, tmp_path, monke
     assert list(folder.glob("*.pkl"))
     engine.close()
     assert folders(cluster) == []
+
+
+@pytest.mark.slurm
+def test_jobs_find_this_code_wherever_they_are_submitted(cluster, tmp_path, elsewhere, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    engine = Slurm()
+    argv = (*COMMAND_LINE, "list", "--json")
+    assert wait(engine.submit([Command("x", argv, {}, tmp_path / "x.log")])) == [0]
+    assert '"name": "table1"' in (tmp_path / "x.log").read_text()
+    engine.close()
 
 
 @pytest.mark.slurm

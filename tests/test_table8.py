@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import paper, table8_speed
-from experiments.table8_speed import Timed, as_markdown, measure, verdicts
+from experiments.tables import paper, table8_speed
+from experiments.tables.table8_speed import Timed, as_markdown, measure, verdicts
 
 THEORY = {  # multiply-adds at 224x224, in millions, as Table 8 has them
     "shufflenet_g3_0.5x": 38,

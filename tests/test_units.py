@@ -38,18 +38,19 @@ def test_channel_arithmetic(groups):
     wide = 24 * groups * 4
     narrow = 8 * groups
     same, down = unit(wide, wide, 1, groups=groups), unit(narrow, wide, 2, groups=groups)
-    assert same.reduce.kernel.shape == (1, 1, wide // groups, wide // 4)
-    assert same.depthwise.kernel.shape == (3, 3, 1, wide // 4)
-    assert same.expand.kernel.shape == (1, 1, wide // 4 // groups, wide)
-    assert down.reduce.kernel.shape == (1, 1, narrow // groups, wide // 4)
-    assert down.expand.kernel.shape == (1, 1, wide // 4 // groups, wide - narrow)
+    assert same.reduce.conv.kernel.shape == (1, 1, wide // groups, wide // 4)
+    assert same.depthwise.conv.kernel.shape == (3, 3, 1, wide // 4)
+    assert same.expand.conv.kernel.shape == (1, 1, wide // 4 // groups, wide)
+    assert down.reduce.conv.kernel.shape == (1, 1, narrow // groups, wide // 4)
+    assert down.expand.conv.kernel.shape == (1, 1, wide // 4 // groups, wide - narrow)
     assert jax.eval_shape(same, images(wide)).shape == (2, 6, 6, wide)
     assert jax.eval_shape(down, images(narrow)).shape == (2, 3, 3, wide)
     assert jax.eval_shape(down, images(narrow, size=7)).shape == (2, 4, 4, wide)
 
 
-def conv(x, layer, stride=1):
-    """A layer's convolution in NHWC by the library call."""
+def conv(x, box, stride=1):
+    """The convolution of a box of figure 2, in NHWC by the library call."""
+    layer = box.conv
     edge = layer.kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x,
@@ -104,7 +105,7 @@ def test_unit_computes_figure_2(mix, in_channels, stride):
 
 def test_bottleneck_unit_is_figure_2a():
     built = BottleneckUnit(16, 16, 1, rngs=nnx.Rngs(0))
-    assert built.reduce.groups == built.expand.groups == 1
+    assert built.reduce.conv.groups == built.expand.conv.groups == 1
     ours, theirs = both(built, partial(reference, built), images(16))
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
@@ -113,7 +114,7 @@ def test_bottleneck_unit_is_figure_2a():
 @pytest.mark.parametrize(("in_channels", "stride"), [(32, 1), (16, 1), (16, 2)])
 def test_residual_unit_is_resnets_and_with_groups_resnexts(in_channels, stride, groups):
     built = ResidualUnit(in_channels, 32, stride, ratio=2, groups=groups, rngs=nnx.Rngs(0))
-    assert built.spatial.kernel.shape == (3, 3, 16 // groups, 16)
+    assert built.spatial.conv.kernel.shape == (3, 3, 16 // groups, 16)
 
     def expected(x):
         y = jax.nn.relu(norm(conv(x, built.reduce)))
@@ -130,7 +131,7 @@ def test_residual_unit_is_resnets_and_with_groups_resnexts(in_channels, stride, 
 def test_residual_unit_with_shufflenets_shortcut(in_channels, stride):
     """Its bottleneck of 10 is raised to 16, for 16 groups."""
     built = ResidualUnit(in_channels, 20, stride, ratio=2, groups=16, pooled=True, rngs=nnx.Rngs(0))
-    assert built.spatial.kernel.shape == (3, 3, 1, 16)
+    assert built.spatial.conv.kernel.shape == (3, 3, 1, 16)
 
     def expected(x):
         y = jax.nn.relu(norm(conv(x, built.reduce)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import paper
+from experiments.tables import paper
 from shufflenet_jax import (
     IMAGENET_STEM,
     SMALL_STEM,
@@ -312,9 +312,9 @@ def test_a_network_from_plain_values_is_the_one_that_its_constructor_makes():
     ("name", "arguments", "message"),
     [
         ("shufflnet", {}, "unknown network 'shufflnet'; did you mean shufflenet"),
-        ("wholly else", {}, "unknown network 'wholly else'; there is shufflenet, "),
+        ("wholly else", {}, "unknown network 'wholly else'; there are shufflenet, "),
         ("shufflenet", {"witdh": 1.0}, "shufflenet: unknown argument 'witdh'; did you mean width?"),
-        ("vgg16", {"width": 1.0}, "vgg16: unknown argument 'width'; there is none to set"),
+        ("vgg16", {"width": 1.0}, "vgg16: unknown argument 'width'; there are none"),
         ("shufflenet", {"groups": 2.0}, "groups must be an integer, not 2.0"),
         ("shufflenet", {"groups": True}, "groups must be an integer, not True"),
         ("shufflenet", {"shuffle": 1}, "shuffle must be true or false, not 1"),

@@ -9,6 +9,7 @@ from flax import nnx
 
 from experiments.bench.workloads import Net, Operation, Workload
 from shufflenet_jax.complexity import complexity
+from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
 from shufflenet_jax.models.shufflenet import shufflenet
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, SMALL_STEM, Network
 
@@ -36,6 +37,7 @@ def network(net: Net) -> Network:
                 (module.mean, -0.5, 0.5),
                 (module.var, 0.5, 1.5),
             ):
+                assert variable is not None
                 variable[...] = jnp.asarray(random.uniform(low, high, variable.shape), jnp.float32)
     return made
 
@@ -85,12 +87,11 @@ class Arguments:
     weights: tuple[np.ndarray, ...]
 
 
-def arguments(workload: Workload) -> Arguments:
+def arguments(operation: Operation, batch: int) -> Arguments:
     """The arguments of an operation."""
-    operation: Operation = workload.subject
     random = np.random.default_rng(2)
-    shape = (workload.batch, operation.image_size, operation.image_size, operation.channels)
-    shapes = {
+    shape = (batch, operation.image_size, operation.image_size, operation.channels)
+    of_weights: dict[str, list[tuple[int, ...]]] = {
         "conv": [
             (
                 operation.kernel_size,
@@ -100,6 +101,14 @@ def arguments(workload: Workload) -> Arguments:
             )
         ],
         "norm_relu": [(operation.channels,), (operation.channels,)],
-    }.get(operation.kind, [])
-    x, *weights = (random.standard_normal(each, np.float32) for each in [shape, *shapes])
+    }
+    shapes = [shape, *of_weights.get(operation.kind, [])]
+    x, *weights = (random.standard_normal(each, np.float32) for each in shapes)
     return Arguments(x, tuple(weights))
+
+
+def parts(box: ConvNorm) -> tuple[Conv, BatchNorm]:
+    """The convolution and the normalisation of a box that is not folded."""
+    assert isinstance(box.conv, Conv)
+    assert isinstance(box.norm, BatchNorm)
+    return box.conv, box.norm

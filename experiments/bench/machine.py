@@ -7,9 +7,9 @@ from time import perf_counter
 
 import jax
 
-from experiments import provenance
 from experiments.bench import peer_jax
 from experiments.bench.peers import Peer
+from experiments.sweep import provenance
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "onnxruntime", "tensorflow-cpu", "keras")
 

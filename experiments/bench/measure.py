@@ -9,15 +9,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
 from experiments.bench import inputs, peer_jax
 from experiments.bench.peers import Peer, Prepared
 from experiments.bench.workloads import Net, Workload
-from experiments.launch import MALLOC
+from experiments.sweep.launch import MALLOC
 from shufflenet_jax.models.skeleton import Network
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Cost:
     failure: str = ""
 
 
-def in_fresh_process(threads: int, function: Callable, *arguments) -> Any:
+def in_fresh_process(
+    threads: int, function: Callable[[*Arguments], Result], *arguments: *Arguments
+) -> Result:
     """Calls a function in a new process that has that many processors, and returns its result.
 
     Raises:
@@ -160,12 +165,17 @@ def _time(workload: Workload, peers: Sequence[Peer], rounds: int, seconds: float
     ours: list[np.ndarray] = []
     network = _network(workload)
     for peer in peers:
-        prepared, results, failure = _try_to_prepare(peer, workload, network)
+        try:
+            prepared = peer.prepare(workload, network)
+            results = first_results(prepared)
+        except Exception as error:  # whatever another framework may raise
+            if peer.name == "ours":
+                raise
+            failures[peer.name] = _line(error)
+            continue
         ours = ours or results
-        if not failure and (apart := difference(ours, results)) > allowed:
-            failure = f"its results are {apart:.1g} from ours, more than {allowed:g}"
-        if failure:
-            failures[peer.name] = failure
+        if (apart := difference(ours, results)) > allowed:
+            failures[peer.name] = f"its results are {apart:.1g} from ours, more than {allowed:g}"
         else:
             ready[peer.name] = prepared
     start, others_before = perf_counter(), _busy_others()
@@ -184,24 +194,14 @@ def _network(workload: Workload) -> Network | None:
     return inputs.network(workload.subject) if isinstance(workload.subject, Net) else None
 
 
-def _try_to_prepare(peer: Peer, workload: Workload, network: Network | None):
-    """Returns (prepared, first results, ""), or (None, [], why not)."""
-    try:
-        prepared = peer.prepare(workload, network)
-        return prepared, first_results(prepared), ""
-    except Exception as error:  # whatever another framework may raise
-        if peer.name == "ours":
-            raise
-        return None, [], _line(error)
-
-
 def _line(error: Exception) -> str:
     first, *_ = [*str(error).strip().splitlines(), ""]
     return f"{type(error).__name__}: {first}"
 
 
 def _turn(run: Callable[[], Any], least: int) -> float:
-    times, start = [], perf_counter()
+    times: list[float] = []
+    start = perf_counter()
     while len(times) < least or perf_counter() - start < 0.2:
         began = perf_counter()
         run()

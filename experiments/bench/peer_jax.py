@@ -24,17 +24,19 @@ def prepare(workload: Workload, network: Network | None, variant: str) -> Prepar
     """Prepares ours, or with the variant "plain" the plain form."""
     is_plain = variant == "plain"
     if isinstance(workload.subject, Operation):
-        return _operation(workload, is_plain)
+        return _operation(workload.subject, workload, is_plain)
+    assert network is not None
+    own: nnx.Module
     if is_plain:
-        network = plain.PlainNetwork(network)
+        own = plain.PlainNetwork(network)
     else:
-        network = fold(network) if workload.mode == "infer" else nnx.clone(network)
+        own = fold(network) if workload.mode == "infer" else nnx.clone(network)
     if precision() == jnp.bfloat16:
-        for _, module in nnx.iter_modules(network):
+        for _, module in nnx.iter_modules(own):
             if hasattr(module, "dtype"):
                 module.dtype = jnp.bfloat16
     prepare_network = _training if workload.mode == "train" else _inference
-    return prepare_network(workload, network)
+    return prepare_network(workload, own)
 
 
 def precision() -> jnp.dtype:
@@ -71,8 +73,8 @@ def _training(workload: Workload, network: nnx.Module) -> Prepared:
         optax.add_decayed_weights(inputs.WEIGHT_DECAY, mask=kernels),
         optax.sgd(inputs.LEARNING_RATE, inputs.MOMENTUM, nesterov=True),
     )
-    images, labels = inputs.batch(workload)
-    images, labels = jnp.asarray(images, precision()), jnp.asarray(labels)
+    images_there, labels_there = inputs.batch(workload)
+    images, labels = jnp.asarray(images_there, precision()), jnp.asarray(labels_there)
 
     def loss_of(params, batch_stats, images, labels):
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
@@ -101,9 +103,9 @@ def _training(workload: Workload, network: nnx.Module) -> Prepared:
     return Prepared(run, _as_float32)
 
 
-def _operation(workload: Workload, is_plain: bool) -> Prepared:
-    given = inputs.arguments(workload)
-    compute = (_plain_operation if is_plain else _our_operation)(workload.subject)
+def _operation(operation: Operation, workload: Workload, is_plain: bool) -> Prepared:
+    given = inputs.arguments(operation, workload.batch)
+    compute = (_plain_operation if is_plain else _our_operation)(operation)
     x = jnp.asarray(given.x, precision())
     x = x if is_plain else chwn.from_nhwc(x)
     weights = [jnp.asarray(each) for each in given.weights]
@@ -133,13 +135,14 @@ def _our_operation(operation: Operation) -> Callable[..., Array]:
     def conv(x, kernel):
         return chwn.conv(x, kernel.astype(x.dtype), operation.stride, operation.groups)
 
-    return {
+    by_kind: dict[str, Callable[..., Array]] = {
         "conv": conv,
         "norm_relu": norm_relu,
         "channel_shuffle": lambda x: channel_shuffle(x, operation.groups, axis=0),
         "max_pool": chwn.max_pool,
         "avg_pool": chwn.avg_pool,
-    }[operation.kind]
+    }
+    return by_kind[operation.kind]
 
 
 def _plain_operation(operation: Operation) -> Callable[..., Array]:
@@ -151,13 +154,14 @@ def _plain_operation(operation: Operation) -> Callable[..., Array]:
     def conv(x, kernel):
         return plain.conv(x, kernel.astype(x.dtype), operation.stride, operation.groups)
 
-    return {
+    by_kind: dict[str, Callable[..., Array]] = {
         "conv": conv,
         "norm_relu": norm_relu,
         "channel_shuffle": lambda x: channel_shuffle(x, operation.groups),
         "max_pool": plain.max_pool,
         "avg_pool": plain.avg_pool,
-    }[operation.kind]
+    }
+    return by_kind[operation.kind]
 
 
 def _as_float32(arrays) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from keras import layers
 from experiments.bench import inputs
 from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Workload
-from shufflenet_jax.layers import Conv
+from shufflenet_jax.layers import ConvNorm
 from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.units import ShuffleUnit
 
@@ -20,6 +20,7 @@ from shufflenet_jax.units import ShuffleUnit
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:
     """Prepares the step or the inference as one tf.function."""
     del variant
+    assert network is not None
     tf.config.threading.set_intra_op_parallelism_threads(workload.threads)
     model = keras_network(network, workload.subject.image_size)
     prepare_network = _training if workload.mode == "train" else _inference
@@ -29,7 +30,7 @@ def prepare(workload: Workload, network: Network | None, variant: str) -> Prepar
 def keras_network(network: Network, image_size: int) -> keras.Model:
     """Returns the network in Keras with copies of the weights."""
     images = keras.Input((image_size, image_size, 3))
-    x = layers.ReLU()(_conv_norm(images, network.conv1, network.conv1_norm))
+    x = layers.ReLU()(_conv_norm(images, network.conv1))
     if network.stem.max_pool:
         x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
     for stage in network.stages:
@@ -43,10 +44,10 @@ def keras_network(network: Network, image_size: int) -> keras.Model:
 
 
 def _unit(x, unit: ShuffleUnit):
-    y = layers.ReLU()(_conv_norm(x, unit.reduce, unit.reduce_norm))
+    y = layers.ReLU()(_conv_norm(x, unit.reduce))
     y = _channel_shuffle(y, unit.groups)
-    y = _conv_norm(y, unit.depthwise, unit.depthwise_norm)
-    y = _conv_norm(y, unit.expand, unit.expand_norm)
+    y = _conv_norm(y, unit.depthwise)
+    y = _conv_norm(y, unit.expand)
     if unit.stride == 1:
         return layers.ReLU()(layers.Add()([x, y]))
     # Keras leaves the padding out of an average: pad first, so that it counts.
@@ -54,7 +55,8 @@ def _unit(x, unit: ShuffleUnit):
     return layers.ReLU()(layers.Concatenate()([shortcut, y]))
 
 
-def _conv_norm(x, conv: Conv, norm):
+def _conv_norm(x, box: ConvNorm):
+    conv, norm = inputs.parts(box)
     size, _, _, out_channels = conv.kernel.shape
     if size > 1:
         x = layers.ZeroPadding2D(size // 2)(x)

@@ -14,6 +14,7 @@ from shufflenet_jax.models.skeleton import Network
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:
     """Exports the network and opens a session with all graph optimisations, BN folding among."""
     del variant
+    assert network is not None
     module = TorchNetwork(network).eval()
     images = images_of(workload)[0].cpu().contiguous()
     model = io.BytesIO()

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from experiments.bench import inputs
 from experiments.bench.peers import Prepared
 from experiments.bench.workloads import Operation, Workload
-from shufflenet_jax.layers import Conv
+from shufflenet_jax import layers
 from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.units import ShuffleUnit
 
@@ -20,7 +20,8 @@ def prepare(workload: Workload, network: Network | None, variant: str) -> Prepar
     """Prepares eager PyTorch, torch.compile ("compile"), or eager with BN "folded" into convs."""
     torch.set_num_threads(workload.threads)
     if isinstance(workload.subject, Operation):
-        return _operation(workload)
+        return _operation(workload.subject, workload)
+    assert network is not None
     module = TorchNetwork(network).to(_device(), memory_format=torch.channels_last)
     if variant == "folded":
         fold(module.eval())
@@ -59,8 +60,9 @@ def _as_it_is(function: Callable) -> Callable:
 class ConvNorm(nn.Module):
     """A convolution without bias, then BN."""
 
-    def __init__(self, conv: Conv, norm):
+    def __init__(self, box: layers.ConvNorm):
         super().__init__()
+        conv, norm = inputs.parts(box)
         size, _, in_channels, out_channels = conv.kernel.shape
         self.conv = nn.Conv2d(
             in_channels * conv.groups,
@@ -92,9 +94,9 @@ class TorchUnit(nn.Module):
     def __init__(self, unit: ShuffleUnit):
         super().__init__()
         self.groups, self.stride = unit.groups, unit.stride
-        self.reduce = ConvNorm(unit.reduce, unit.reduce_norm)
-        self.depthwise = ConvNorm(unit.depthwise, unit.depthwise_norm)
-        self.expand = ConvNorm(unit.expand, unit.expand_norm)
+        self.reduce = ConvNorm(unit.reduce)
+        self.depthwise = ConvNorm(unit.depthwise)
+        self.expand = ConvNorm(unit.expand)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = channel_shuffle(functional.relu(self.reduce(x)), self.groups)
@@ -109,7 +111,7 @@ class TorchNetwork(nn.Module):
 
     def __init__(self, network: Network):
         super().__init__()
-        self.stem = ConvNorm(network.conv1, network.conv1_norm)
+        self.stem = ConvNorm(network.conv1)
         self.max_pool = network.stem.max_pool
         units = [TorchUnit(unit) for stage in network.stages for unit in stage]
         self.units = nn.Sequential(*units)
@@ -189,12 +191,12 @@ def _training(workload: Workload, module: nn.Module, compile_: Callable) -> Prep
     return Prepared(run, lambda loss: [loss.numpy(force=True)])
 
 
-def _operation(workload: Workload) -> Prepared:
-    given = inputs.arguments(workload)
-    compute = _compute(workload.subject)
+def _operation(operation: Operation, workload: Workload) -> Prepared:
+    given = inputs.arguments(operation, workload.batch)
+    compute = _compute(operation)
     x = _channels_last(given.x)
     weights = [torch.from_numpy(each).to(_device()) for each in given.weights]
-    if workload.subject.kind == "conv":
+    if operation.kind == "conv":
         weights[0] = weights[0].permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
     def forward() -> tuple[torch.Tensor, ...]:
@@ -223,13 +225,14 @@ def _compute(operation: Operation) -> Callable[..., torch.Tensor]:
     def norm_relu(x, scale, bias):
         return functional.relu(functional.batch_norm(x, None, None, scale, bias, training=True))
 
-    return {
+    by_kind: dict[str, Callable[..., torch.Tensor]] = {
         "conv": conv,
         "norm_relu": norm_relu,
         "channel_shuffle": lambda x: channel_shuffle(x, operation.groups),
         "max_pool": max_pool,
         "avg_pool": avg_pool,
-    }[operation.kind]
+    }
+    return by_kind[operation.kind]
 
 
 def _channels_last(nhwc: np.ndarray) -> torch.Tensor:

@@ -7,7 +7,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from shufflenet_jax.layers import Conv
+from experiments.bench import inputs
+from shufflenet_jax.layers import Conv, ConvNorm
 from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.ops import channel_shuffle
 from shufflenet_jax.units import ShuffleUnit
@@ -18,8 +19,7 @@ class PlainNetwork(nnx.Module):
 
     def __init__(self, network: Network):
         self.max_pool = network.stem.max_pool
-        self.conv1 = _conv(network.conv1)
-        self.conv1_norm = _batch_norm(network.conv1_norm)
+        self.conv1, self.conv1_norm = _conv_norm(network.conv1)
         units = [_PlainUnit(unit) for stage in network.stages for unit in stage]
         self.units = nnx.List(units)
         self.classifier = network.classifier
@@ -36,10 +36,9 @@ class PlainNetwork(nnx.Module):
 class _PlainUnit(nnx.Module):
     def __init__(self, unit: ShuffleUnit):
         self.groups, self.stride = unit.groups, unit.stride
-        self.reduce, self.reduce_norm = _conv(unit.reduce), _batch_norm(unit.reduce_norm)
-        self.depthwise = _conv(unit.depthwise)
-        self.depthwise_norm = _batch_norm(unit.depthwise_norm)
-        self.expand, self.expand_norm = _conv(unit.expand), _batch_norm(unit.expand_norm)
+        self.reduce, self.reduce_norm = _conv_norm(unit.reduce)
+        self.depthwise, self.depthwise_norm = _conv_norm(unit.depthwise)
+        self.expand, self.expand_norm = _conv_norm(unit.expand)
 
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
         frozen = not train
@@ -77,6 +76,11 @@ def conv(x: Float[Array, "b h w i"], kernel: Array, stride: int, groups: int) ->
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+def _conv_norm(box: ConvNorm) -> tuple[nnx.Conv, nnx.BatchNorm]:
+    conv, norm = inputs.parts(box)
+    return _conv(conv), _batch_norm(norm)
 
 
 def _conv(conv: Conv) -> nnx.Conv:

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from experiments import markdown
 from experiments.bench import inputs, machine
 from experiments.bench.measure import fresh_process, in_fresh_process
 from experiments.bench.workloads import Net, Workload
+from experiments.report import markdown
 from shufflenet_jax.data import Batch
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_train_step
@@ -82,30 +82,31 @@ def _time(workload: Workload, way: str, together) -> float:
 
 def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], Array]:
     """Returns what takes one step of every seed, each on its own images, and returns the losses."""
-    network = inputs.network(workload.subject)
+    net = workload.subject
+    assert isinstance(net, Net)
+    network = inputs.network(net)
     optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
-    graphdef, state = create_state(network, optimizer)
+    graphdef, initial = create_state(network, optimizer)
     train_step = make_train_step(graphdef, optimizer, 0.0)
     # As a list, because a `State` is of one seed.
-    state, structure = jax.tree.flatten(state)
+    leaves, structure = jax.tree.flatten(initial)
 
     def step(state: list[Array], batch: Batch) -> tuple[list[Array], Array]:
         after, metrics = train_step(jax.tree.unflatten(structure, state), batch)
         return jax.tree.leaves(after), metrics["loss"]
 
     random = jax.random.key(0)
-    size = workload.subject.image_size
-    shape = (workload.threads, workload.batch, size, size, 3)
+    shape = (workload.threads, workload.batch, net.image_size, net.image_size, 3)
     batch = Batch(
         image=jax.random.randint(random, shape, 0, 256, jnp.int32).astype(jnp.uint8),
         label=jax.random.randint(random, shape[:2], 0, 10, jnp.int32),
         mask=jnp.ones(shape[:2], bool),
     )
     if seeds == 1:
-        states, batch = state, jax.tree.map(lambda leaf: leaf[0], batch)
+        states, batch = leaves, jax.tree.map(lambda leaf: leaf[0], batch)
         advance = step
     else:
-        states = [jnp.stack([leaf] * seeds) for leaf in state]
+        states = [jnp.stack([leaf] * seeds) for leaf in leaves]
         advance = {
             "vmap": jax.vmap(step),
             "lax.map": lambda states, batch: lax.map(lambda one: step(*one), (states, batch)),

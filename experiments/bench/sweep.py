@@ -5,22 +5,29 @@ that a user gives. What a cell costs beside its training is what one more takes 
 what a script takes that trains the same with `shufflenet_jax.fit` alone.
 """
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from experiments import experiment, markdown, provenance, workdir
-from experiments.experiment import Cell
+from experiments.report import markdown
+from experiments.sweep import manifest, provenance
+from experiments.sweep.budgets import budget
+from experiments.sweep.experiment import Experiment
+from experiments.sweep.grid import grid
+from experiments.sweep.launch import COMMAND_LINE
+from experiments.sweep.plan import freeze
 
 CELLS = 10_008
-"""Those of Table 3, 834 times."""
+"""As many as 834 tables of 12 networks."""
+
+_NETWORKS = 12
+"""Those of Table 3."""
 
 ROUNDS = 3
 _MORE = 3
@@ -36,16 +43,17 @@ _SMALL = {
 _SCRIPT = """
 import sys
 from pathlib import Path
-from experiments import budgets, compile_cache, config
+from experiments.sweep import budgets, compile_cache, configuration
+from experiments.sweep.build import build
 from shufflenet_jax import data, fit
 chosen = budgets.budget("digits")
-config.override(chosen, sys.argv[2:])
+configuration.override(chosen, sys.argv[2:])
 compile_cache.enable()
-digits = data.load("digits")
-network = config.network_of(chosen, digits.num_classes, 0)
+values = {**configuration.settings(chosen), **configuration.identity(chosen)}
+made = build(values, 0, data.load("digits"))
 fit.fit(
-    network, digits, config.recipe_of(chosen), seed=0, directory=Path(sys.argv[1]),
-    intervals=config.intervals_of(chosen),
+    made.network, made.dataset, made.recipe, seed=0, directory=Path(sys.argv[1]),
+    intervals=made.intervals,
 )
 """
 _CELL = "0.25x-g3"
@@ -64,13 +72,13 @@ def table() -> str:
 
 
 def of_many(directory: Path, count: int) -> str:
-    """What commands take on a sweep of so many cells, a multiple of Table 3's, that have ended."""
+    """What commands take on a sweep of so many cells, a multiple of 12, that have ended."""
     made = markdown.table(f"{count:,} cells", "seconds", "peak memory, MiB")
-    call = f"plan({str(directory)!r}, {count})"
-    _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import plan; {call}"])
+    call = f"begin({str(directory)!r}, {count})"
+    _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import begin; {call}"])
     made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
     _fill(directory)
-    seeds = count // len(experiment.load("table3").cells)
+    seeds = count // _NETWORKS
     commands = {
         f"run table3 --seeds {seeds} --dry-run": ["--workdir", str(directory.with_name("dry"))],
         "status": ["--workdir", str(directory)],
@@ -79,7 +87,7 @@ def of_many(directory: Path, count: int) -> str:
         "report --format json": ["--workdir", str(directory)],
     }
     for command, where in commands.items():
-        argv = [sys.executable, "-m", "experiments", *command.split(), *where]
+        argv = [*COMMAND_LINE, *command.split(), *where]
         seconds, peak, printed = _timed(argv)
         made.add_row(command, f"{seconds:.1f}", f"{peak:.0f}")
         if command == "status --json":
@@ -88,37 +96,39 @@ def of_many(directory: Path, count: int) -> str:
     return markdown.render(made)
 
 
-def plan(directory: str, count: int) -> None:
+def begin(directory: str, count: int) -> None:
     """Plans a sweep of so many cells, and prints the seconds that it took."""
-    chosen = dataclasses.replace(experiment.load("table3"), cells=tuple(_cells(count)))
-    config = chosen.get_config("digits")
+    axes = {
+        "recipe.weight_decay": [number * 1e-6 for number in range(count // _NETWORKS)],
+        "network.width": (1.0, 0.5, 0.25),
+        "network.groups": (3, 8),
+        "network.shuffle": (False, True),
+    }
+    chosen = Experiment("scale", "Many cells", "", budget, grid(axes))
+    config = budget("digits")
     began = perf_counter()
-    sweep = workdir.create(chosen, "digits", config, Path(directory))
+    sweep = manifest.begin(freeze(chosen, "digits", config, Path(directory)))
     todo = [run for run in sweep.runs() if run.status == "missing"]
     print(f"{perf_counter() - began:.1f}")
     assert len(todo) == count
 
 
-def _cells(count: int) -> Iterator[Cell]:
-    known = experiment.load("table3").cells
-    for number in range(count // len(known)):
-        for cell in known:
-            yield dataclasses.replace(
-                cell,
-                name=f"{cell.name}-{number}",
-                row=f"{cell.row}, {number}",
-                overrides={**cell.overrides, "recipe.weight_decay": number * 1e-6},
-            )
-
-
 def _fill(directory: Path) -> None:
     """Leaves each run of a sweep as if it had ended."""
-    attempt = {"versions": provenance.versions(("jax",)), "commit": None, "ended": "done"}
-    attempt |= {"processor": "none", "device": "cpu", "cores": 1, "python": "3", "pid": 1}
+    attempt = {
+        "versions": provenance.versions(("jax",)),
+        "commit": None,
+        "ended": "done",
+        "processor": "none",
+        "device": "cpu",
+        "cores": 1,
+        "python": "3",
+        "pid": 1,
+    }
     network = {"widths": [12, 60, 120, 240], "macs": 1, "macs_without_head": 1, "params": 1}
     result = {"status": "done", "step": 1, "top1_error": 50.0, "network": network}
     progress = {"step": 1, "total": 1, "loss": 1.0, "rate": 1.0}
-    for run in workdir.open_sweep(directory).runs():
+    for run in manifest.open_sweep(directory).runs():
         (run.directory / "attempts").mkdir(parents=True)
         for name, value in (
             ("attempts/0001.json", attempt),
@@ -136,7 +146,7 @@ def _small(directory: Path) -> str:
         argv = ["run", "table3", "--cells", _CELL, "--seeds", str(cells), "--jobs", "1"]
         options = [f"--config.{each}" for each in assignments]
         where = ["--workdir", str(directory / name)]
-        return _timed([sys.executable, "-m", "experiments", *argv, *options, *where])[0]
+        return _timed([*COMMAND_LINE, *argv, *options, *where])[0]
 
     def script(name: str) -> float:
         return _timed([sys.executable, "-c", _SCRIPT, str(directory / name), *assignments])[0]

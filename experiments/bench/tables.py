@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from experiments import markdown
 from experiments.bench import inputs
 from experiments.bench.measure import Cost, Timing
-from experiments.bench.workloads import Section
+from experiments.bench.workloads import Section, Workload
+from experiments.report import markdown
+
+Measured = TypeVar("Measured", Timing, Cost)
 
 
 @dataclass(frozen=True)
@@ -114,17 +116,19 @@ def _warning(disturbed: Sequence[str]) -> str:
     )
 
 
-def _by_workload(measured: Sequence) -> dict:
+def _by_workload(measured: Sequence[Measured]) -> dict[Workload, dict[str, Measured]]:
     """Groups timings or costs by workload, then by peer."""
-    grouped: dict = {}
+    grouped: dict[Workload, dict[str, Measured]] = {}
     for each in measured:
         grouped.setdefault(each.workload, {})[each.peer] = each
     return grouped
 
 
-def _timing_row(section: Section, workload, timings: dict[str, Timing], peaks) -> dict[str, Any]:
+def _timing_row(
+    section: Section, workload: Workload, timings: dict[str, Timing], peaks: dict[int, float]
+) -> dict[str, Any]:
     macs = inputs.macs(workload)
-    peers = {}
+    peers: dict[str, dict[str, object]] = {}
     for name, timing in timings.items():
         if timing.failure:
             peers[name] = {"failure": timing.failure}
@@ -146,8 +150,8 @@ def _timing_row(section: Section, workload, timings: dict[str, Timing], peaks) -
     }
 
 
-def _cost_row(workload, costs: dict[str, Cost]) -> dict[str, Any]:
-    peers = {}
+def _cost_row(workload: Workload, costs: dict[str, Cost]) -> dict[str, Any]:
+    peers: dict[str, dict[str, object]] = {}
     for name, cost in costs.items():
         if cost.failure:
             peers[name] = {"failure": cost.failure}

@@ -1,7 +1,7 @@
 """What is timed, as data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,17 @@ def full(threads: int) -> Plan:
             Section("Networks: training step", train + small),
             Section("Networks: inference", list(dict.fromkeys(infer))),
             Section("Operations of 1x g=3", _operations(32, 1, threads)),
-            *_scaling(
-                Workload(Net(3, 1.0), "train", 8, threads),
-                batch=(1, 4, 16, 64),
-                width=(0.25, 0.5, 1.0, 2.0),
-                groups=(1, 2, 3, 4, 8),
-                image_size=(128, 224, 320),
+            _scaling(
+                "batch",
+                [Workload(Net(3, 1.0), "train", batch, threads) for batch in (1, 4, 16, 64)],
+            ),
+            *(
+                _scaling(axis, [Workload(net, "train", 8, threads) for net in varied])
+                for axis, varied in (
+                    ("width", [Net(3, width) for width in (0.25, 0.5, 1.0, 2.0)]),
+                    ("groups", [Net(groups, 1.0) for groups in (1, 2, 3, 4, 8)]),
+                    ("image_size", [Net(3, 1.0, size) for size in (128, 224, 320)]),
+                )
             ),
         ),
         costs=train[:1],
@@ -165,7 +170,7 @@ def quick(threads: int) -> Plan:
             Section("Networks: training step", [train]),
             Section("Networks: inference", [Workload(net, "infer", 1, threads)]),
             Section("Operations of 1x g=3", _operations(2, 4, threads)[::7]),
-            *_scaling(train, batch=(4, 8)),
+            _scaling("batch", [Workload(net, "train", batch, threads) for batch in (4, 8)]),
         ),
         costs=[train],
         rounds=3,
@@ -192,19 +197,7 @@ def _operations(batch: int, shrink: int, threads: int) -> list[Workload]:
     return [Workload(each, mode, batch, threads) for each in operations for mode in MODES]
 
 
-def _scaling(base: Workload, **axes: Sequence[float]) -> list[Section]:
-    """One section an axis: the base workload with each value of one attribute."""
-    return [
-        Section(
-            f"Scaling: {axis.replace('_', ' ')}",
-            [
-                replace(base, batch=value)
-                if axis == "batch"
-                else replace(base, subject=replace(base.subject, **{axis: value}))
-                for value in values
-            ],
-            peers=("ours", "torch"),
-            axis=axis,
-        )
-        for axis, values in axes.items()
-    ]
+def _scaling(axis: str, workloads: Sequence[Workload]) -> Section:
+    """Workloads that differ in one thing."""
+    title = f"Scaling: {axis.replace('_', ' ')}"
+    return Section(title, workloads, peers=("ours", "torch"), axis=axis)

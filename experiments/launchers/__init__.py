@@ -1,8 +1,8 @@
 """What runs the commands of a sweep: processes of this machine, a Ray or a Slurm cluster.
 
-An engine only runs commands. What came of each lies on disk (`experiments.workdir`), and what is
-to be done about it is decided in one place for all engines (`experiments.launch`), so that a sweep
-begun with one can be finished with another.
+An engine only runs commands. What came of each lies on disk (`experiments.sweep.workdir`), and what
+is to be done about it is decided in one place for all engines (`experiments.sweep.launch`), so that
+a sweep begun with one can be finished with another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,6 +63,9 @@ class Engine(Protocol):
 
     def submit(self, commands: Sequence[Command]) -> Sequence[Job]:
         """Starts commands, or queues them; returns a job for each."""
+
+    def notes(self) -> list[str]:
+        """What whoever starts a sweep with it may not expect, a line each."""
 
     def close(self) -> None:
         """Lets go of what it holds; no job is running any more."""

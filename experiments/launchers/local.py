@@ -2,25 +2,23 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from experiments.launchers import PREEMPTED, Command
+from experiments.launchers import PREEMPTED, Command, cuda
 from experiments.launchers.parent import ENDS_WITH_PARENT
 
 
 @dataclass(frozen=True)
-class Share:
+class Slot:
     """The part of the machine that a process gets.
 
     Attributes:
       cores: Numbers of its cores.
       gpu: What CUDA calls its GPU; None without one.
-      crowd: How many shares have that GPU.
+      crowd: How many slots have that GPU.
     """
 
     cores: tuple[int, ...]
@@ -41,32 +39,44 @@ class Local:
     """Processes of this machine.
 
     Args:
-      slots: How many at a time; each gets a share of the cores, and GPUs are dealt out.
+      slots: How many at a time; each gets a share of the cores, and GPUs are dealt out. None: one a
+        GPU, or without any one a core. Small networks gain less from a second core than from a
+        second run beside them.
     """
 
     distributed = False
 
-    def __init__(self, slots: int):
-        self.slots: int | None = slots
-        self._free = shares(sorted(os.sched_getaffinity(0)), gpus(), slots)
+    def __init__(self, slots: int | None = None):
+        cores = sorted(os.sched_getaffinity(0))
+        self._gpus = cuda.visible() if cuda.is_used_by_jax() else []
+        self.slots: int | None = slots or len(self._gpus) or len(cores)
+        self._free = deal(cores, self._gpus, self.slots)
 
     def submit(self, commands: Sequence[Command]) -> list["_Process"]:
         """See `Engine.submit`; no more commands at a time than there are slots."""
         return [_Process(command, self._free) for command in commands]
+
+    def notes(self) -> list[str]:
+        """See `Engine.notes`."""
+        if self._gpus or not cuda.is_wanted() or not cuda.visible():
+            return []
+        return [f"JAX is installed without CUDA and leaves the GPUs alone: {cuda.INSTALL}"]
 
     def close(self) -> None:
         """See `Engine.close`."""
 
 
 class _Process:
-    """A process on a share of the machine, which it gives back when it has ended."""
+    """A process in a slot, which it gives back when it has ended."""
 
-    def __init__(self, command: Command, free: list[Share]):
-        self._free, self._share = free, free.pop(0)
+    def __init__(self, command: Command, free: list[Slot]):
+        slot = free.pop(0)
+        self._free = free
+        self._slot: Slot | None = slot
         environment = (
             dict(command.environment)
             | os.environ
-            | self._share.environment()
+            | slot.environment()
             | {ENDS_WITH_PARENT: str(os.getpid())}
         )
         with command.log.open("a") as log:
@@ -75,13 +85,13 @@ class _Process:
                 command.argv, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         # Set from outside before JAX counts the cores to size its thread pool.
-        os.sched_setaffinity(self._process.pid, self._share.cores)
+        os.sched_setaffinity(self._process.pid, slot.cores)
 
     def poll(self) -> int | None:
         ended = self._process.poll()
-        if ended is not None and self._share is not None:
-            self._free.append(self._share)
-            self._share = None
+        if ended is not None and self._slot is not None:
+            self._free.append(self._slot)
+            self._slot = None
             with contextlib.suppress(ProcessLookupError):  # what it started and could not end
                 os.killpg(self._process.pid, signal.SIGKILL)
         # It was asked to end while it was still importing, and had nothing to save.
@@ -95,24 +105,7 @@ class _Process:
         self._process.wait()
 
 
-def default_slots() -> int:
-    """One a GPU; without any, one a core.
-
-    Small networks gain less from a second core than from a second run beside them.
-    """
-    return len(gpus()) or len(os.sched_getaffinity(0))
-
-
-def gpus() -> list[str]:
-    """NVIDIA GPUs by the names that CUDA_VISIBLE_DEVICES takes, which limits them if it is set."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    numbers = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
-    return sorted((match[1] for match in numbers if match), key=int)
-
-
-def shares(cores: Sequence[int], gpus: Sequence[str], slots: int) -> list[Share]:
+def deal(cores: Sequence[int], gpus: Sequence[str], slots: int) -> list[Slot]:
     """Deals cores and GPUs out; more slots than there are of either share them."""
 
     def own_cores(index: int) -> tuple[int, ...]:
@@ -124,4 +117,4 @@ def shares(cores: Sequence[int], gpus: Sequence[str], slots: int) -> list[Share]
         mine = index % len(gpus)
         return gpus[mine], len(range(mine, slots, len(gpus)))
 
-    return [Share(own_cores(index), *own_gpu(index)) for index in range(slots)]
+    return [Slot(own_cores(index), *own_gpu(index)) for index in range(slots)]

@@ -8,6 +8,7 @@ and prints.
 import contextlib
 import functools
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -18,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from experiments.launchers import Command
+from experiments.launchers import Command, cuda
 from experiments.launchers.ray_driver import GRACE_SECONDS
 from shufflenet_jax.errors import InputError
 
 CONNECT_SECONDS = 60.0
 """How long a cluster may take to answer, or to start."""
+
+_ROOT = Path(__file__).absolute().parents[2]
+"""Where a process imports this code from."""
 
 # Not `-m`: Ray would let its workers import from the directory of this file, as if it were Ray.
 _DRIVER = "from experiments.launchers.ray_driver import main; main()"
@@ -49,9 +53,9 @@ class Ray:
     distributed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.cpus <= 0:
+        if not 0 < self.cpus < math.inf:
             raise InputError(f"ray.cpus must be above 0, not {self.cpus:g}")
-        if self.gpus < 0:
+        if not 0 <= self.gpus < math.inf:
             raise InputError(f"ray.gpus must be at least 0, not {self.gpus:g}")
 
     @functools.cached_property
@@ -68,6 +72,12 @@ class Ray:
             self.close()
             self._drivers.append(_Driver(self))
         return [self._drivers[-1].submit(command) for command in commands]
+
+    def notes(self) -> list[str]:
+        """See `Engine.notes`."""
+        if self.gpus or not cuda.is_used_by_jax():
+            return []
+        return ["ray.gpus is 0: runs take no GPU and see none; --config.ray.gpus=1 gives each one"]
 
     def close(self) -> None:
         """See `Engine.close`. Ends the cluster if it was started here."""
@@ -92,6 +102,7 @@ class _Driver:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
+                cwd=_ROOT,  # and not where another `experiments` may lie
                 start_new_session=True,  # Ctrl-C is for the engine's process
             )
         try:

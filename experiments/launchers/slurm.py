@@ -13,16 +13,20 @@ What a job does is known from `squeue` alone; accounting (`sacct`) is not needed
 import contextlib
 import importlib.util
 import io
+import math
 import os
 import re
+import shlex
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.launchers import Command, slurm_task
+from experiments import launchers
+from experiments.launchers import Command, cuda, slurm_task
 from experiments.launchers.slurm_queue import (
     ENDED,
     GONE,
@@ -91,11 +95,11 @@ class Slurm:
           InputError: It makes no sense, Slurm or submitit is not installed, or does not answer.
         """
         for name, least in {"minutes": 5, "gpus": 0, "cpus": 1, "nodes": 1, "tasks": 1}.items():
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:
                 raise InputError(
                     f"slurm.{name} must be at least {least}, not {getattr(self, name)}"
                 )
-        if self.memory_gb < 0:
+        if not 0 <= self.memory_gb < math.inf:
             raise InputError(f"slurm.memory_gb must be at least 0, not {self.memory_gb:g}")
         if self.tasks % self.nodes:
             raise InputError(f"{self.tasks} slurm.tasks do not divide among {self.nodes} nodes")
@@ -130,6 +134,13 @@ class Slurm:
             self._queue.forget()
         return jobs
 
+    def notes(self) -> list[str]:
+        """See `Engine.notes`."""
+        has_gpus = "gpu" in self._cluster.get("GresTypes", "") and cuda.is_wanted()
+        if self.gpus or not (has_gpus or cuda.is_used_by_jax()):
+            return []
+        return ["slurm.gpus is 0: runs get no GPU; --config.slurm.gpus=1 gives each node one"]
+
     def close(self) -> None:
         """See `Engine.close`.
 
@@ -151,12 +162,14 @@ class Slurm:
         folder.mkdir()
         self._folders.append(folder)
         statuses = [folder / f"{index}.status" for index in range(len(commands))]
-        executor = submitit.SlurmExecutor(folder)
+        # Without -P a job would import from the folder that it was submitted in.
+        executor = submitit.SlurmExecutor(folder, python=shlex.join([sys.executable, "-P"]))
         executor.update_parameters(**self._parameters(len(commands)))
         deadline = time.monotonic() + _OUTAGE_SECONDS
         while True:
             try:
-                with contextlib.redirect_stderr(io.StringIO()):  # the error has it as well
+                # The error has what is printed as well.
+                with _by_value(), contextlib.redirect_stderr(io.StringIO()):
                     submitted = executor.map_array(slurm_task.run, commands, statuses)
                 break
             except submitit.core.utils.FailedJobError as error:
@@ -195,7 +208,9 @@ class Slurm:
     def _sweep_up(self, root: Path) -> None:
         """Removes what launchers left that were killed, once all jobs of a folder have ended."""
         live = self._queue.live_arrays()
-        for folder in root.iterdir() if live is not None else ():
+        if live is None:
+            return
+        for folder in root.iterdir():
             arrays = {path.name.partition("_")[0] for path in folder.glob("*_submission.sh")}
             if time.time() - folder.stat().st_mtime > _DAY and not arrays & live:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -259,6 +274,18 @@ class _Job:
             log.write(f"Slurm job {self._number} ended as {state}, without an exit status.\n{said}")
 
 
+@contextlib.contextmanager
+def _by_value() -> Iterator[None]:
+    """Pickles what a job runs with its code: a job need not find this package to load it."""
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(launchers)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(launchers)
+
+
 def _configuration() -> dict[str, str]:
     """How the cluster is configured.
 
@@ -272,16 +299,32 @@ def _configuration() -> dict[str, str]:
 
 
 def _user_state() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    """Where this user's programs keep their state.
+
+    Raises:
+      InputError: The user has no home directory.
+    """
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    except RuntimeError:
+        raise InputError(
+            "this user has no home directory: set XDG_STATE_HOME to one that the nodes see as well"
+        ) from None
 
 
 def _private(directory: Path) -> Path:
     """Makes a directory that none but this user can read or write.
 
     Raises:
-      InputError: It is someone else's, or others can get in.
+      InputError: It cannot be made, is someone else's, or others can get in.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot keep jobs in {directory} ({error.strerror}): set XDG_STATE_HOME to a "
+            f"directory of yours that the nodes see as well"
+        ) from None
     status = directory.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise InputError(f"{directory} must be yours alone: chmod 700 {directory}")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import numbers
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,8 @@ class Broken:
     def __post_init__(self) -> None:
         if self.policy not in ("error", "skip"):
             raise InputError(f"broken is {self.policy!r}, but must be 'error' or 'skip'")
-        if not 0 <= self.budget < 1:
-            raise InputError(f"broken_budget is {self.budget}, but must be in [0, 1)")
+        if not isinstance(self.budget, numbers.Real) or not 0 <= self.budget < 1:
+            raise InputError(f"broken_budget is {self.budget!r}, but must be in [0, 1)")
 
     def skipped(self, split: str, num_examples: int, directory: Path) -> "Skipped | None":
         """Returns what receives the skipped images of a split; None if none may be skipped."""

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """1,797 grayscale 8x8 digits (UCI "optical recognition of handwritten digits", test part).
 
     Every fourth image is for testing (449), the rest for training (1,348). The file holds one
@@ -33,13 +33,13 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # Here, because it takes 0.8 s and only the first use of the data set needs it.
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        # Intensities are counts from 0 to 16.
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        intensities, labels = load_digits(return_X_y=True)
+        # Counts from 0 to 16.
+        images = np.round(intensities.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
         test = np.arange(len(images)) % 4 == 3
         return {
-            "train": self._generate_examples(images[~test], digits.target[~test]),
-            "test": self._generate_examples(images[test], digits.target[test]),
+            "train": self._generate_examples(images[~test], labels[~test]),
+            "test": self._generate_examples(images[test], labels[test]),
         }
 
     def _generate_examples(

@@ -1,15 +1,17 @@
 """Batches of images, made ahead of the accelerator by grain."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Array, Bool, Int32, UInt8
 
 from shufflenet_jax.data.broken import Skipped
+from shufflenet_jax.data.dataset import Example, Examples
+from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.preprocess import Preprocessing, eval_image, train_image
-from shufflenet_jax.data.sources import Example, Examples
 from shufflenet_jax.errors import InputError
 
 # grain is imported where it is used: it takes 0.7 s.
@@ -22,7 +24,7 @@ _STAND_IN = (124, 116, 104)
 
 
 class Batch(NamedTuple):
-    """Images and their classes.
+    """Images and their classes: NumPy's arrays as they are made, JAX's on devices.
 
     Attributes:
       image: RGB from 0 to 255.
@@ -31,9 +33,13 @@ class Batch(NamedTuple):
         is padded.
     """
 
-    image: UInt8[np.ndarray, "b h w 3"]
-    label: Int32[np.ndarray, " b"]
-    mask: Bool[np.ndarray, " b"]
+    image: UInt8[np.ndarray | Array, "b h w 3"]
+    label: Int32[np.ndarray | Array, " b"]
+    mask: Bool[np.ndarray | Array, " b"]
+
+
+Batches = Generator[Batch, None, None]
+"""Batches one after another; closing it ends whatever makes them."""
 
 
 class _Sample(NamedTuple):
@@ -44,7 +50,8 @@ class _Sample(NamedTuple):
     broken: str | None
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """One of several equal parts of every batch, each of which a process of its own prepares.
 
     Attributes:
@@ -59,8 +66,10 @@ class Share(NamedTuple):
         """Images in the part.
 
         Raises:
-          InputError: The parts would not be equal.
+          InputError: There would be none, or the parts would not be equal.
         """
+        if batch_size < 1:
+            raise InputError(f"batch size is {batch_size}, but must be at least 1")
         if batch_size % self.count:
             raise InputError(f"batch size {batch_size} does not divide into {self.count} parts")
         return batch_size // self.count
@@ -80,7 +89,7 @@ def train_batches(
     num_workers: int = 0,
     skipped: Skipped | None = None,
     share: Share = WHOLE,
-) -> Iterator[Batch]:
+) -> Batches:
     """The batches of steps start_step to steps - 1 of a training run.
 
     The images are shuffled anew every epoch; a batch may hold the end of one epoch and the
@@ -95,14 +104,15 @@ def train_batches(
       share: The part of each batch to make; no other image is read.
 
     Raises:
-      InputError: A batch is larger than the data set. While iterating: an image is broken, or
-        more are than `skipped` allows.
+      InputError: A batch is larger than the data set, or it does not divide. While iterating: an
+        image cannot be read, or more are broken than `skipped` allows.
     """
     import grain
 
+    size = share.size(batch_size)
     if batch_size > len(examples):
         raise InputError(f"batch size {batch_size} exceeds the {len(examples)} training images")
-    size = share.size(batch_size)
+    _check_workers(num_workers)
     dataset = (
         grain.MapDataset.source(examples)
         .seed(seed)
@@ -111,8 +121,8 @@ def train_batches(
         .random_map(functools.partial(_train_example, preprocessing, skipped is not None))
         .batch(size, drop_remainder=True, batch_fn=functools.partial(_batch, size))
     )
-    index, count = share
-    parts = dataset[start_step * count + index : steps * count : count]
+    begin, end = (step * share.count for step in (start_step, steps))
+    parts = dataset[begin + share.index : end : share.count]
     return _iterate(parts, num_workers, skipped)
 
 
@@ -124,7 +134,7 @@ def eval_batches(
     num_workers: int = 0,
     skipped: Skipped | None = None,
     share: Share = WHOLE,
-) -> Iterator[Batch]:
+) -> Batches:
     """Every example once, in order; the last batch is padded and masked to the full size.
 
     Args:
@@ -134,22 +144,34 @@ def eval_batches(
       share: The part of each batch to make; there are as many of each part as of any other.
 
     Raises:
-      InputError: While iterating: an image is broken, or more are than `skipped` allows.
+      InputError: A batch does not divide. While iterating: an image cannot be read, or more are
+        broken than `skipped` allows.
     """
     import grain
 
     size = share.size(batch_size)
+    _check_workers(num_workers)
     dataset = (
         grain.MapDataset.source(examples)
         .map(functools.partial(_eval_example, preprocessing, skipped is not None))
         .batch(size, batch_fn=functools.partial(_batch, size))
     )
     parts = dataset[share.index :: share.count]
-    yield from _iterate(parts, num_workers, skipped)
     # Of the last batch, there may be no images left for this share.
     shape = (size, preprocessing.image_size, preprocessing.image_size, 3)
-    for _ in range(-(-len(examples) // batch_size) - len(parts)):
-        yield Batch(np.zeros(shape, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
+    empty = Batch(np.zeros(shape, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
+    missing = -(-len(examples) // batch_size) - len(parts)
+    return _followed(_iterate(parts, num_workers, skipped), [empty] * missing)
+
+
+def _followed(batches: Batches, more: Sequence[Batch]) -> Batches:
+    yield from batches
+    yield from more
+
+
+def _check_workers(num_workers: int) -> None:
+    if num_workers < 0:
+        raise InputError(f"num_workers is {num_workers}, but must be at least 0")
 
 
 def _train_example(
@@ -171,7 +193,7 @@ def _sample(
 ) -> _Sample:
     try:
         image = read(preprocessing, example["image"], example["key"])
-    except InputError:
+    except BrokenImage:
         if not skip:
             raise
         size = preprocessing.image_size
@@ -182,19 +204,18 @@ def _sample(
 
 def _batch(batch_size: int, samples: Sequence[_Sample]) -> tuple[Batch, list[str]]:
     """A batch, and the keys of the images in it that are broken."""
-    batch = Batch(
-        image=np.zeros((batch_size, *samples[0].image.shape), np.uint8),
-        label=np.zeros(batch_size, np.int32),
-        mask=np.zeros(batch_size, bool),
-    )
+    image = np.zeros((batch_size, *samples[0].image.shape), np.uint8)
+    label = np.zeros(batch_size, np.int32)
+    mask = np.zeros(batch_size, bool)
     for index, sample in enumerate(samples):
-        batch.image[index] = sample.image
-        batch.label[index] = sample.label
-        batch.mask[index] = sample.broken is None
-    return batch, [sample.broken for sample in samples if sample.broken is not None]
+        image[index] = sample.image
+        label[index] = sample.label
+        mask[index] = sample.broken is None
+    broken = [sample.broken for sample in samples if sample.broken is not None]
+    return Batch(image, label, mask), broken
 
 
-def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Iterator[Batch]:
+def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Batches:
     import grain
     from absl import flags
 
@@ -215,6 +236,7 @@ def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Iterato
     try:
         for batch, broken in batches:
             for key in broken:
+                assert skipped is not None  # else it was an error
                 skipped.add(key)
             yield batch
     finally:

@@ -1,15 +1,14 @@
-"""From an encoded image to pixels, with PIL throughout so that pixels do not differ by machine."""
+"""From an encoded image to what a network sees, with PIL throughout."""
 
-import contextlib
-import io
 import math
-from collections.abc import Iterator
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance
 
+from shufflenet_jax.data.decode import naming, opened, rgb
 from shufflenet_jax.errors import InputError
 
 _Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -17,6 +16,11 @@ _Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 # How much finer than asked for an image is before it is resized properly; what is finer still
 # is first thinned out by whole factors, which is cheap.
 _REDUCING_GAP = 2
+
+_RANGE = "two numbers, least and greatest, from {} to {}"
+
+# The greatest image_size: beyond it a batch of a few fills the memory.
+_LARGEST = 8192
 
 # Principal components of ImageNet's RGB values from 0 to 1, from fb.resnet.torch's imagenet.lua.
 _EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
@@ -60,27 +64,38 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name, valid, rule in (
-            ("image_size", self.image_size >= 1, "at least 1"),
+            ("image_size", _whole(self.image_size), f"at least 1, at most {_LARGEST}, and whole"),
             ("crop", self.crop in ("random_resized", "shift"), "'random_resized' or 'shift'"),
-            ("scale", 0 < self.scale[0] <= self.scale[1] <= 1, "least and greatest, in (0, 1]"),
-            ("ratio", 0 < self.ratio[0] <= self.ratio[1], "least and greatest, above 0"),
-            ("shift", 0 <= self.shift <= 1, "in [0, 1]"),
-            ("color", 0 <= self.color <= 1, "in [0, 1]"),
-            ("lighting", self.lighting >= 0, "at least 0"),
-            ("eval_resize", self.eval_resize >= 1, "at least 1"),
+            ("scale", _span(self.scale, 1e-6, 1.0), _RANGE.format(1e-6, 1)),
+            ("ratio", _span(self.ratio, 0.01, 100.0), _RANGE.format(0.01, 100)),
+            ("shift", _number(self.shift, 0.0, 1.0), "in [0, 1]"),
+            ("flip", isinstance(self.flip, bool), "true or false"),
+            ("color", _number(self.color, 0.0, 1.0), "in [0, 1]"),
+            ("lighting", _number(self.lighting, 0.0, 10.0), "in [0, 10]"),
+            ("eval_resize", _number(self.eval_resize, 1.0, 100.0), "in [1, 100]"),
         ):
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but must be {rule}")
 
 
-def decode(encoded: bytes, key: str) -> Image.Image:
-    """Decodes a JPEG or PNG of any kind to RGB. Transparency and EXIF orientation are ignored.
+def _number(value: object, least: float, greatest: float) -> bool:
+    # A comparison with NaN is false.
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return value <= greatest and not value < least
 
-    Raises:
-      InputError: The image is broken; the message names ``key``.
-    """
-    with _naming(key):
-        return _rgb(_open(encoded))
+
+def _whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and _number(value, 1.0, float(_LARGEST))
+
+
+def _span(value: object, least: float, greatest: float) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(_number(bound, least, greatest) for bound in value)
+        and value[0] <= value[1]
+    )
 
 
 def train_image(
@@ -88,8 +103,9 @@ def train_image(
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Decodes and augments an image; what it does depends on ``rng`` alone."""
     size = preprocessing.image_size
-    with _naming(key):
-        image = _open(encoded)
+    image: Image.Image
+    with naming(key):
+        image = opened(encoded)
         if preprocessing.crop == "shift":
             box = _central_box(image.size, preprocessing.eval_resize)
         else:
@@ -115,33 +131,10 @@ def eval_image(
     preprocessing: Preprocessing, encoded: bytes, key: str
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Decodes an image, and cuts out the central square of it, resized."""
-    with _naming(key):
-        image = _open(encoded)
+    with naming(key):
+        image = opened(encoded)
         box = _central_box(image.size, preprocessing.eval_resize)
         return np.asarray(_resized(image, box, preprocessing.image_size))
-
-
-@contextlib.contextmanager
-def _naming(key: str) -> Iterator[None]:
-    try:
-        yield
-    # All that PIL's decoders raise; a broken PNG is a SyntaxError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {key}: not an intact JPEG or PNG") from error
-
-
-def _open(encoded: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # PIL clips 16-bit intensities at 255; of 16-bit colours it keeps the upper byte, as here.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif "transparency" in image.info:
-        # PIL warns where a palette with transparency becomes RGB in one step.
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def _resized(image: Image.Image, box: _Box, size: int) -> Image.Image:
@@ -153,7 +146,7 @@ def _resized(image: Image.Image, box: _Box, size: int) -> Image.Image:
         math.ceil(height * _REDUCING_GAP * size / (box[3] - box[1])),
     )
     _, extent = image.draft(None, least) or (None, (0, 0, width, height))
-    image = _rgb(image)
+    image = rgb(image)
     x, y = extent[2] / width, extent[3] / height
     left, top = box[0] * x, box[1] * y
     right, bottom = min(box[2] * x, image.width), min(box[3] * y, image.height)

@@ -1,151 +1,81 @@
 """Data sets by name: the bundled digits, class folders, and whatever TFDS has prepared."""
 
 import contextlib
-import functools
 import importlib.util
 import io
-import json
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, runtime_checkable
 
+from shufflenet_jax.data.dataset import Dataset, Found, Identity, shown
+from shufflenet_jax.data.folder import find_folder
+from shufflenet_jax.data.prepared import FILE_FORMAT, NotPrepared, find_prepared, read_prepared
 from shufflenet_jax.errors import InputError
 
-_FILE_FORMAT = "array_record"  # the format with random access
-
-# tensorflow_datasets and this package's builders are imported where they are used: it takes 0.3 s,
-# and most names are checked without.
-
-
-class Example(TypedDict):
-    """One image as it is stored.
-
-    Attributes:
-      image: The encoded file, JPEG or PNG.
-      label: Class number from 0.
-      key: What to call the image in an error message.
-    """
-
-    image: bytes
-    label: int
-    key: str
+# What scikit-learn ships never changes, so the digits are known before they are prepared. The
+# fingerprint is of the intensities and then the labels, as bytes, by sha256.
+_DIGITS = Identity(
+    name="digits", version="1.0.0", fingerprint="87ff0c9e40dc7e2c", train=1348, test=449, classes=10
+)
 
 
-@runtime_checkable
-class Examples(Protocol):
-    """Examples by number. Can be pickled: worker processes get a copy."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set to train and to test on."""
-
-    name: str
-    train: Examples
-    test: Examples
-    class_names: tuple[str, ...]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-
-@dataclass(frozen=True)
-class PreparedSplit:
-    """The examples of one split of a data set that TFDS has prepared as array_record.
-
-    Pickles as the two names below: what it takes to read is opened on first use.
-    """
-
-    directory: Path
-    split: str
-
-    @functools.cached_property
-    def _records(self) -> Any:
-        import tensorflow_datasets as tfds
-
-        # The stored features suffice: neither the builder's own code nor TensorFlow is needed.
-        builder = tfds.builder_from_directory(self.directory)
-        return builder.as_data_source(
-            self.split,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            file_format=_FILE_FORMAT,
-        )
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
-        name = record.get("file_name")
-        key = f"{self.split}[{index}]" if name is None else name.decode()
-        return Example(image=record["image"], label=int(record["label"]), key=key)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PreparedSplit, (self.directory, self.split)
-
-
-def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """Opens a data set; prepares it first where that needs no network.
+def find(name: str, data_dir: Path | None = None, known: Path | None = None) -> Found:
+    """Finds out all about a data set; prepares, copies and writes nothing.
 
     Args:
       name: "digits"; "folder:PATH" with PATH/train/CLASS/*.jpg and PATH/val (or PATH/test); or
         a TFDS name such as "cifar10", "imagenette/320px-v2" or "imagenet2012:5.1.0", once
         ``prepare`` has been called for it.
       data_dir: Where TFDS keeps prepared data: TFDS_DATA_DIR or ~/tensorflow_datasets.
+      known: A file for which ``Found.remember`` was called earlier. Where it holds the listing of
+        class folders, that is used; only folders that have changed are listed again, and an image
+        is held against it when it is read. It may be missing.
+
+    Raises:
+      InputError: There is no such data set, it is not prepared or damaged, or the images are no
+        longer those of the listing.
+    """
+    if name.startswith("folder:"):
+        return find_folder(_root(name), label(resolve(name)), known)
+    data_dir = _data_dir(data_dir)
+    if name == "digits":
+        return _find_digits(data_dir)
+    if data_dir.exists() and not data_dir.is_dir():
+        raise InputError(f"{data_dir} is not a folder of prepared data sets")
+    return find_prepared(name, data_dir)
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """Finds a data set and opens it; prepares it first where that needs no network.
+
+    Args:
+      name: As of ``find``.
+      data_dir: As of ``find``.
 
     Raises:
       InputError: There is no such data set, it is not prepared, or it cannot be.
     """
-    import tensorflow_datasets as tfds
-
-    data_dir = _data_dir(data_dir)
-    directory = _prepare_own(name, data_dir) if _is_own(name) else _find(name, data_dir)
-    builder = tfds.builder_from_directory(directory)
-    # ImageNet's test split has no labels, only -1.
-    for split in ("test", "validation"):
-        if split in builder.info.splits:
-            test = PreparedSplit(directory, split)
-            if test[0]["label"] >= 0:
-                break
-    else:
-        raise InputError(f"{name} has no labels in its test split, and no validation split")
-    train = PreparedSplit(directory, "train")
-    return Dataset(name, train, test, tuple(builder.info.features["label"].names))
+    return find(name, data_dir).open()
 
 
-def check(name: str, data_dir: Path | None = None) -> None:
-    """Raises in a moment the InputError that ``load`` would raise; prepares and opens nothing."""
-    data_dir = _data_dir(data_dir)
-    if not _is_own(name):
-        _find(name, data_dir)
-        return
-    kind, _, path = name.partition(":")
-    if kind == "folder":
-        from shufflenet_jax.data.folder import class_folders
+def resolve(name: str) -> str:
+    """The name by which a data set is found from any working directory: of a folder, its path.
 
-        class_folders(Path(path).expanduser())
-    ancestor = next(path for path in (data_dir, *data_dir.parents) if os.path.exists(path))
-    # What others have prepared may be read where it cannot be written.
-    if not (data_dir / kind).exists() and not (ancestor.is_dir() and os.access(ancestor, os.W_OK)):
-        raise InputError(f"{name} cannot be prepared: {data_dir} is not a folder one can write to")
+    Raises:
+      InputError: There is no such path.
+    """
+    return f"folder:{_root(name)}" if name.startswith("folder:") else name
 
 
 def label(name: str) -> str:
     """The name of a data set as others may see it: of a folder, without the path to it."""
     kind, _, path = name.partition(":")
-    return f"folder:{Path(path).name}" if kind == "folder" else name
+    return f"folder:{shown(Path(path).name)}" if kind == "folder" else name
 
 
 def prepare(name: str, data_dir: Path | None = None) -> None:
-    """Prepares a data set as array_record, so that ``load`` finds it. Does nothing where it is.
+    """Prepares a data set as array_record, so that ``find`` finds it. Does nothing where it is.
 
     A stock TFDS data set is downloaded by TFDS's own code, which needs TensorFlow.
 
@@ -153,17 +83,19 @@ def prepare(name: str, data_dir: Path | None = None) -> None:
       InputError: TensorFlow is missing, there is no such data set, it has to be downloaded by
         hand first, or it is there already but of no use.
     """
-    data_dir = _data_dir(data_dir)
-    if _is_own(name):
-        _prepare_own(name, data_dir)
+    if name == "digits" or name.startswith("folder:"):
+        load(name, data_dir)
         return
-    with contextlib.suppress(InputError):
-        _find(name, data_dir)
+    with contextlib.suppress(NotPrepared):
+        find(name, data_dir)
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(f"preparing {name} needs TensorFlow once: run pip install -e '.[prepare]'")
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
+    data_dir = _data_dir(data_dir)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -172,78 +104,88 @@ def prepare(name: str, data_dir: Path | None = None) -> None:
         ) from error
     if not builder.data_path.exists():
         try:
-            builder.download_and_prepare(file_format=_FILE_FORMAT)
+            builder.download_and_prepare(file_format=FILE_FORMAT)
         # AssertionError is how TFDS asks for files that have to be downloaded by hand.
-        except (AssertionError, OSError) as error:
+        except (AssertionError, OSError, DownloadError, NonMatchingChecksumError) as error:
             raise InputError(f"cannot prepare {name}: {' '.join(str(error).split())}") from error
-    _find(name, data_dir)
+    find(name, data_dir)
+
+
+@dataclass(frozen=True)
+class _FoundDigits(Found):
+    """The digits, which need not be prepared yet."""
+
+    data_dir: Path
+
+    def open(self) -> Dataset:
+        import tensorflow_datasets as tfds
+
+        from shufflenet_jax.data.digits import Digits
+
+        builder = Digits(data_dir=self.data_dir)
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        try:
+            # What TFDS reports on stdout, a download, is none here.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(file_format=FILE_FORMAT)
+        except OSError as error:
+            # TFDS renames a finished directory into place, which fails for the second of two
+            # processes; what the first one prepared is the same.
+            if not builder.data_path.exists():
+                raise InputError(
+                    f"digits cannot be prepared in {self.data_dir}: {error}"
+                ) from error
+        return _read_digits(self.data_dir).open()
+
+
+def _find_digits(data_dir: Path) -> Found:
+    directory = _digits_directory(data_dir)
+    # What others have prepared may be read where it cannot be written.
+    if directory.exists():
+        _read_digits(data_dir)
+    else:
+        ancestor = next(path for path in (data_dir, *data_dir.parents) if os.path.exists(path))
+        if not (ancestor.is_dir() and os.access(ancestor, os.W_OK)):
+            raise InputError(
+                f"digits cannot be prepared: {data_dir} is not a folder one can write to"
+            )
+    names = tuple(map(str, range(_DIGITS["classes"])))
+    return _FoundDigits("digits", _DIGITS, names, (), data_dir)
+
+
+def _read_digits(data_dir: Path) -> Found:
+    found = read_prepared("digits", _digits_directory(data_dir))
+    # Files have fingerprints of their own.
+    if found.identity | {"fingerprint": _DIGITS["fingerprint"]} != _DIGITS:
+        raise InputError(f"{found.directory} holds other data than the digits: move it away")
+    return found
+
+
+def _digits_directory(data_dir: Path) -> Path:
+    return data_dir / "digits" / _DIGITS["version"]
 
 
 def _data_dir(data_dir: Path | None) -> Path:
-    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return Path(data_dir or default).expanduser()
+    # An empty variable would be the working directory.
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return _absolute(Path(data_dir or default))
 
 
-def _is_own(name: str) -> bool:
-    return name == "digits" or name.startswith("folder:")
+def _root(name: str) -> Path:
+    path = name.removeprefix("folder:")
+    if not path:
+        raise InputError("folder: names no folder: write folder:PATH")
+    return _absolute(Path(path))
 
 
-def _prepare_own(name: str, data_dir: Path) -> Path:
-    """Prepares "digits" or "folder:PATH" where it is not yet; returns where it is."""
-    import tensorflow_datasets as tfds
-
-    if name == "digits":
-        from shufflenet_jax.data.digits import Digits
-
-        builder = Digits(data_dir=data_dir)
-    else:
-        from shufflenet_jax.data.folder import Folder
-
-        builder = Folder(Path(name.removeprefix("folder:")).expanduser(), data_dir)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+def _absolute(path: Path) -> Path:
+    """A path that means the same from any working directory."""
     try:
-        # What TFDS reports on stdout, a download, is none here.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(file_format=_FILE_FORMAT)
-    except OSError as error:
-        # TFDS renames a finished directory into place, which fails for the second of two
-        # processes; what the first one prepared is the same.
-        if not builder.data_path.exists():
-            raise InputError(f"{name} cannot be prepared in {data_dir}: {error}") from error
-    return Path(builder.data_path)
-
-
-def _find(name: str, data_dir: Path) -> Path:
-    """The directory of a data set that TFDS has prepared; without a version, the newest."""
-    if not (match := re.fullmatch(r"(\w+)(/[\w.+-]+)?(?::(\d+\.\d+\.\d+))?", name)):
-        raise InputError(f"no data set is called {name!r}: use digits, folder:PATH or a TFDS name")
-    base, config, version = match.groups()
-    if config is None:
-        with contextlib.suppress(FileNotFoundError):
-            metadata = json.loads((data_dir / base / ".config" / "metadata.json").read_text())
-            config = "/" + metadata["default_config_name"]
-    prepared = {
-        tuple(map(int, path.parent.name.split("."))): path.parent
-        for path in data_dir.glob(f"{base}{config or ''}/{version or '*.*.*'}/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
-    }
-    command = f"python -m experiments prepare {name}"
-    if not prepared:
-        raise InputError(f"{name} is not prepared in {data_dir}: run {command}")
-    directory = prepared[max(prepared)]
-    info = json.loads((directory / "dataset_info.json").read_text())
-    if _FILE_FORMAT not in (info.get("fileFormat"), *info.get("alternativeFileFormats", ())):
-        # TFDS can convert, but only with Apache Beam; and to delete it is not for us.
-        raise InputError(
-            f"{name} is prepared in a file format other than {_FILE_FORMAT}: "
-            f"move {directory} away and run {command}"
-        )
-    features = json.loads((directory / "features.json").read_text())
-    features = features.get("featuresDict", {}).get("features", {})
-    if "image" not in features or "classLabel" not in features.get("label", {}):
-        raise InputError(f"{name} is not a classification of images: no features image and label")
-    splits = {split["name"] for split in info["splits"]}
-    if "train" not in splits or not splits & {"test", "validation"}:
-        raise InputError(f"{name} has no split train, or neither test nor validation")
-    return directory
+        path = path.expanduser().absolute()
+        # Other symbolic links stay, as their names are what the user calls the folder.
+        return Path(os.path.realpath(path)) if ".." in path.parts else path
+    except RuntimeError as error:
+        raise InputError(f"there is no home directory for {path}: write out the path") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is not a path: {error}") from error

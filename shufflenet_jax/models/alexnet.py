@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.layers import Conv, local_response_norm
-from shufflenet_jax.models.classic import Classic, LargeHead, Logits
+from shufflenet_jax.models.classic import Classic, LargeHead, Logits, check_upscale
 
 
 class AlexNet(Classic):
@@ -44,7 +44,7 @@ class AlexNet(Classic):
         upscale_to: int = 0,
         rngs: nnx.Rngs,
     ):
-        self.upscale_to = upscale_to
+        self.upscale_to = check_upscale(upscale_to)
         first, second, third, fourth, fifth = self.widths = tuple(channels)
         self.normalise = normalise
         self.conv1 = Conv(3, first, 11, stride=4, padding=2, bias=True, rngs=rngs)

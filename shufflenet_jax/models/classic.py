@@ -6,7 +6,14 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.layers import adaptive_avg_pool, dropout, flatten, linear
+from shufflenet_jax.images import Images, check_images
+from shufflenet_jax.layers import (
+    Classifier,
+    adaptive_avg_pool,
+    dropout,
+    flatten,
+    linear_before_relu,
+)
 
 Logits = Float[Array, "b classes"]
 
@@ -24,43 +31,41 @@ class Classic(nnx.Module):
     least_size: int
     upscale_to: int = 0
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False, key: Array | None = None
-    ) -> Logits:
-        """Returns logits.
+    def __call__(self, images: Images, *, train: bool = False, key: Array | None = None) -> Logits:
+        """Returns logits, in float32.
 
         Args:
-          images: Normalised.
+          images: Normalised, (b, h, w, 3), of type float32, bfloat16 or float16, in which the
+            network computes.
           train: Whether batch statistics normalise, where there is batch normalisation.
           key: What dropout is drawn from; without one nothing is dropped.
 
         Raises:
-          InputError: The images are too small.
+          InputError: The images are too small, or of another type or shape.
         """
         return self.forward(self._checked(images), train=train, key=key)
 
-    def heads(
-        self, images: Float[Array, "b h w 3"], key: Array | None
-    ) -> list[tuple[float, Logits]]:
+    def heads(self, images: Images, key: Array | None) -> list[tuple[float, Logits]]:
         """The logits to train on, each with its weight in the loss; those of `__call__` first."""
         return [(1.0, self(images, train=True, key=key))]
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:
         raise NotImplementedError
 
-    def _checked(self, images: Float[Array, "b h w 3"]) -> Float[Array, "3 h2 w2 b"]:
+    def _checked(self, images: Images) -> Float[Array, "3 h2 w2 b"]:
         """The images in the layout used inside."""
-        batch, height, width, channels = images.shape
+        x = check_images(images)
+        batch, height, width, channels = x.shape
         if min(height, width) < self.upscale_to:
             height, width = max(height, self.upscale_to), max(width, self.upscale_to)
-            images = jax.image.resize(images, (batch, height, width, channels), "bilinear")
+            x = jax.image.resize(x, (batch, height, width, channels), "bilinear")
         least = self.least_size
         if min(height, width) < least:
             name = type(self).__name__
             raise InputError(
                 f"{name} needs images of at least {least}x{least}, not {height}x{width}"
             )
-        return chwn.from_nhwc(images)
+        return chwn.from_nhwc(x)
 
 
 class LargeHead(nnx.Module):
@@ -77,19 +82,29 @@ class LargeHead(nnx.Module):
     def __init__(self, channels: int, size: int, num_classes: int, *, rngs: nnx.Rngs):
         hidden = 4096
         self.size = size
-        self.first = linear(channels * size**2, hidden, rngs=rngs)
-        self.second = linear(hidden, hidden, rngs=rngs)
+        self.first = linear_before_relu(channels * size**2, hidden, rngs=rngs)
+        self.second = linear_before_relu(hidden, hidden, rngs=rngs)
         # The articles on AlexNet (section 5) and VGG (section 3.1) draw weights so small.
         small = nnx.initializers.normal(0.01)
-        self.classifier = nnx.Linear(hidden, num_classes, kernel_init=small, rngs=rngs)
+        self.classifier = Classifier(hidden, num_classes, kernel_init=small, rngs=rngs)
 
     def __call__(self, x: Float[Array, "c h w b"], key: Array | None) -> Logits:
         first, second = split_key(key, 2)
         x = flatten(adaptive_avg_pool(x, self.size))
         x = dropout(jax.nn.relu(self.first(x)), 0.5, first)
         x = dropout(jax.nn.relu(self.second(x)), 0.5, second)
-        with jax.named_scope("head"):
-            return self.classifier(x)
+        return self.classifier(x)
+
+
+def check_upscale(upscale_to: int) -> int:
+    """Returns the size to scale small images up to; 0 for never.
+
+    Raises:
+      InputError: It is negative.
+    """
+    if upscale_to < 0:
+        raise InputError(f"upscale_to must be a size, or 0 for never, not {upscale_to}")
+    return upscale_to
 
 
 def split_key(key: Array | None, count: int) -> list[Array | None]:

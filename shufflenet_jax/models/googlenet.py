@@ -15,9 +15,18 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import adaptive_avg_pool, dropout, flatten, linear
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.images import Images
+from shufflenet_jax.layers import (
+    Classifier,
+    ConvNorm,
+    adaptive_avg_pool,
+    dropout,
+    flatten,
+    linear_before_relu,
+)
 from shufflenet_jax.models.classic import Classic, Logits, split_key
-from shufflenet_jax.units import NormalisedConv, Unit
+from shufflenet_jax.units import Unit
 
 # Output channels of every inception unit's convolutions, as the article's Table 1 lists them: 1x1;
 # 1x1 and the 3x3 after it; 1x1 and the large one after it; 1x1 after the pool.
@@ -40,7 +49,7 @@ AUXILIARY_WEIGHT = 0.3
 """What an auxiliary head weighs in the loss (section 5 of the article)."""
 
 
-_conv = partial(NormalisedConv, epsilon=1e-3)
+_conv = partial(ConvNorm, activation=jax.nn.relu, epsilon=1e-3)
 
 
 class Inception(Unit):
@@ -64,17 +73,17 @@ class Inception(Unit):
         one, to_three, three, to_large, large, pooled = channels
         self.one = _conv(in_channels, one, rngs=rngs)
         self.to_three = _conv(in_channels, to_three, rngs=rngs)
-        self.three = _conv(to_three, three, kernel_size=3, rngs=rngs)
+        self.three = _conv(to_three, three, 3, rngs=rngs)
         self.to_large = _conv(in_channels, to_large, rngs=rngs)
-        self.large = _conv(to_large, large, kernel_size=large_kernel, rngs=rngs)
+        self.large = _conv(to_large, large, large_kernel, rngs=rngs)
         self.pooled = _conv(in_channels, pooled, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h w b"]:
         branches = (
-            self.one.forward(x, train=train),
-            self.three.forward(self.to_three.forward(x, train=train), train=train),
-            self.large.forward(self.to_large.forward(x, train=train), train=train),
-            self.pooled.forward(chwn.max_pool(x, stride=1), train=train),
+            self.one(x, train=train),
+            self.three(self.to_three(x, train=train), train=train),
+            self.large(self.to_large(x, train=train), train=train),
+            self.pooled(chwn.max_pool(x, stride=1), train=train),
         )
         return jnp.concatenate(branches)
 
@@ -90,11 +99,11 @@ class AuxiliaryHead(nnx.Module):
 
     def __init__(self, in_channels: int, num_classes: int, *, rngs: nnx.Rngs):
         self.reduce = _conv(in_channels, 128, rngs=rngs)
-        self.hidden = linear(128 * 4 * 4, 1024, rngs=rngs)
-        self.classifier = nnx.Linear(1024, num_classes, rngs=rngs)
+        self.hidden = linear_before_relu(128 * 4 * 4, 1024, rngs=rngs)
+        self.classifier = Classifier(1024, num_classes, rngs=rngs)
 
     def __call__(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:
-        x = self.reduce.forward(adaptive_avg_pool(x, 4), train=train)
+        x = self.reduce(adaptive_avg_pool(x, 4), train=train)
         return self.classifier(dropout(jax.nn.relu(self.hidden(flatten(x))), 0.7, key))
 
 
@@ -106,6 +115,9 @@ class GoogLeNet(Classic):
       auxiliary: Whether it has the two auxiliary heads, which only training uses.
       large_kernel: Of the inception units: 3 as in torchvision, or 5 as in the article.
       rngs: Source of the initial weights.
+
+    Raises:
+      InputError: The large kernel's size is not odd.
     """
 
     least_size = 15
@@ -118,9 +130,11 @@ class GoogLeNet(Classic):
         large_kernel: int = 3,
         rngs: nnx.Rngs,
     ):
-        self.conv1 = _conv(3, 64, 2, kernel_size=7, rngs=rngs)
+        if large_kernel % 2 == 0:
+            raise InputError(f"large_kernel must be odd, as 3 or 5, not {large_kernel}")
+        self.conv1 = _conv(3, 64, 7, stride=2, rngs=rngs)
         self.conv2 = _conv(64, 64, rngs=rngs)
-        self.conv3 = _conv(64, 192, kernel_size=3, rngs=rngs)
+        self.conv3 = _conv(64, 192, 3, rngs=rngs)
         widths, stages, in_channels = [64, 192], [], 192
         for rows in STAGES:
             stage = []
@@ -134,15 +148,13 @@ class GoogLeNet(Classic):
         self.auxiliary = nnx.List(
             [AuxiliaryHead(c, num_classes, rngs=rngs) for c in (512, 528) if auxiliary]
         )
-        self.classifier = nnx.Linear(in_channels, num_classes, rngs=rngs)
+        self.classifier = Classifier(in_channels, num_classes, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:
         *_, last = self._maps(x, train)
         return self._classify(last, key)
 
-    def heads(
-        self, images: Float[Array, "b h w 3"], key: Array | None
-    ) -> list[tuple[float, Logits]]:
+    def heads(self, images: Images, key: Array | None) -> list[tuple[float, Logits]]:
         main, *keys = split_key(key, 1 + len(AUXILIARY_AFTER))
         *middle, last = self._maps(self._checked(images), train=True)
         found = [(1.0, self._classify(last, main))]
@@ -153,8 +165,8 @@ class GoogLeNet(Classic):
 
     def _maps(self, x: Float[Array, "c h w b"], train: bool) -> Iterator[Float[Array, "c h w b"]]:
         """What the auxiliary heads look at, and last what the classifier does."""
-        x = chwn.max_pool(self.conv1.forward(x, train=train), padding=(0, 1))
-        x = self.conv3.forward(self.conv2.forward(x, train=train), train=train)
+        x = chwn.max_pool(self.conv1(x, train=train), padding=(0, 1))
+        x = self.conv3(self.conv2(x, train=train), train=train)
         for number, stage in enumerate(self.stages):
             size = 2 if number == 2 else 3
             x = chwn.max_pool(x, size, padding=(0, 1))
@@ -165,9 +177,7 @@ class GoogLeNet(Classic):
         yield x
 
     def _classify(self, x: Float[Array, "c h w b"], key: Array | None) -> Logits:
-        pooled = dropout(chwn.global_avg_pool(x).T, 0.4, key)
-        with jax.named_scope("head"):
-            return self.classifier(pooled)
+        return self.classifier(dropout(chwn.global_avg_pool(x).T, 0.4, key))
 
 
 googlenet = GoogLeNet

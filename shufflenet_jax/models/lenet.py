@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.layers import Conv, flatten
+from shufflenet_jax.images import Images, check_images
+from shufflenet_jax.layers import Conv, Linear, check_positive, flatten
 
 C3_TABLE = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
@@ -66,7 +67,10 @@ class Subsampling(nnx.Module):
 
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c h2 w2 b"]:
         pooled = chwn.avg_pool(x, size=2, padding=(0, 0))
-        return pooled * chwn.per_channel(self.coefficient[...]) + chwn.per_channel(self.bias[...])
+        coefficient, bias = (
+            chwn.per_channel(each[...].astype(x.dtype)) for each in (self.coefficient, self.bias)
+        )
+        return pooled * coefficient + bias
 
 
 class LeNet5(nnx.Module):
@@ -84,6 +88,7 @@ class LeNet5(nnx.Module):
     """
 
     def __init__(self, *, num_classes: int = 10, rngs: nnx.Rngs):
+        check_positive(num_classes=num_classes)
         self.num_classes = num_classes
         first, third, fifth = self.widths = (6, len(C3_TABLE), 120)
         self.c1 = Conv(1, first, 5, padding=0, bias=True, rngs=rngs)
@@ -91,17 +96,21 @@ class LeNet5(nnx.Module):
         self.c3 = SparseConv(C3_TABLE, 5, rngs=rngs)
         self.s4 = Subsampling(third)
         self.c5 = Conv(third, fifth, 5, padding=0, bias=True, rngs=rngs)
-        self.f6 = nnx.Linear(fifth, 84, rngs=rngs)
+        self.f6 = Linear(fifth, 84, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "b h w c"], *, train: bool = False
-    ) -> Float[Array, "b classes"]:
-        """Returns logits: minus half the squared distance to the code of each class.
+    def __call__(self, images: Images, *, train: bool = False) -> Float[Array, "b classes"]:
+        """Returns logits, in float32: minus half the squared distance to the code of each class.
+
+        Args:
+          images: Normalised, (b, 32, 32, c) with any number of channels, of type float32, bfloat16
+            or float16, in which the network computes.
+          train: Makes no difference.
 
         Raises:
-          InputError: The images are not 32x32.
+          InputError: The images are not 32x32, or of another type or shape.
         """
         del train
+        images = check_images(images, channels=None)
         _, height, width, _ = images.shape
         if (height, width) != (SIZE, SIZE):
             raise InputError(f"LeNet-5 needs images of {SIZE}x{SIZE}, not {height}x{width}")
@@ -111,7 +120,7 @@ class LeNet5(nnx.Module):
         x = _squash(self.f6(flatten(x)))
         # The squares of the distance that are the same for every class make no difference.
         with jax.named_scope("head"):
-            return x @ self._codes(x.shape[-1])
+            return x.astype(jnp.float32) @ self._codes(x.shape[-1])
 
     def _codes(self, length: int) -> Float[Array, "length classes"]:
         """A column of 1 and -1 for each class, always the same."""

@@ -5,6 +5,7 @@ ShuffleNet, halving the map a second time, the first unit of stride 2 does. So a
 max pool, for small images, makes the stride of that unit 1, and maps are as large as ShuffleNet's.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,9 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.layers import BatchNorm, Conv
+from shufflenet_jax.layers import ConvNorm, check_positive
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, Network, Stem
-from shufflenet_jax.units import NormalisedConv, Unit
+from shufflenet_jax.units import Unit
 
 
 class SeparableUnit(Unit):
@@ -28,17 +29,20 @@ class SeparableUnit(Unit):
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
-        self.depthwise = Conv(
-            in_channels, in_channels, 3, stride=stride, groups=in_channels, rngs=rngs
+        relu = jax.nn.relu
+        self.depthwise = ConvNorm(
+            in_channels,
+            in_channels,
+            3,
+            stride=stride,
+            groups=in_channels,
+            activation=relu,
+            rngs=rngs,
         )
-        self.depthwise_norm = BatchNorm(in_channels, rngs=rngs)
-        self.pointwise = Conv(in_channels, out_channels, rngs=rngs)
-        self.pointwise_norm = BatchNorm(out_channels, rngs=rngs)
+        self.pointwise = ConvNorm(in_channels, out_channels, activation=relu, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        frozen = not train
-        x = jax.nn.relu(self.depthwise_norm(self.depthwise(x), use_running_average=frozen))
-        return jax.nn.relu(self.pointwise_norm(self.pointwise(x), use_running_average=frozen))
+        return self.pointwise(self.depthwise(x, train=train), train=train)
 
 
 class InvertedUnit(Unit):
@@ -62,24 +66,39 @@ class InvertedUnit(Unit):
         expansion: int = 6,
         rngs: nnx.Rngs,
     ):
-        inside = expansion * in_channels
+        check_positive(expansion=expansion)
+        inside, relu6 = expansion * in_channels, jax.nn.relu6
         self.expands = expansion != 1
         if self.expands:
-            self.expand = Conv(in_channels, inside, rngs=rngs)
-            self.expand_norm = BatchNorm(inside, rngs=rngs)
-        self.depthwise = Conv(inside, inside, 3, stride=stride, groups=inside, rngs=rngs)
-        self.depthwise_norm = BatchNorm(inside, rngs=rngs)
-        self.reduce = Conv(inside, out_channels, rngs=rngs)
-        self.reduce_norm = BatchNorm(out_channels, rngs=rngs)
+            self.expand = ConvNorm(in_channels, inside, activation=relu6, rngs=rngs)
+        self.depthwise = ConvNorm(
+            inside, inside, 3, stride=stride, groups=inside, activation=relu6, rngs=rngs
+        )
+        self.reduce = ConvNorm(inside, out_channels, rngs=rngs)
         self.adds = (stride, in_channels) == (1, out_channels)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        frozen, y = not train, x
-        if self.expands:
-            y = jax.nn.relu6(self.expand_norm(self.expand(y), use_running_average=frozen))
-        y = jax.nn.relu6(self.depthwise_norm(self.depthwise(y), use_running_average=frozen))
-        y = self.reduce_norm(self.reduce(y), use_running_average=frozen)
+        y = self.expand(x, train=train) if self.expands else x
+        y = self.depthwise(y, train=train)
+        y = self.reduce(y, train=train)
         return x + y if self.adds else y
+
+
+class LastUnit(Unit):
+    """What MobileNet V2 ends with: 1x1 convolution, BN, ReLU6.
+
+    Args:
+      in_channels, out_channels: Any.
+      stride: Of the convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
+        self.conv = ConvNorm(
+            in_channels, out_channels, stride=stride, activation=jax.nn.relu6, rngs=rngs
+        )
+
+    def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        return self.conv(x, train=train)
 
 
 def mobilenet_v1(
@@ -98,8 +117,10 @@ def mobilenet_v1(
       rngs: Source of the initial weights.
 
     Raises:
-      InputError: The width gives a layer no channels.
+      InputError: The width is no finite number, or gives a layer no channels.
     """
+    if not math.isfinite(width):
+        raise InputError(f"width must be a finite number, not {width}")
     scaled = [int(width * channels) for channels in (32, 64, 128, 256, 512, 1024)]
     if scaled[0] < 1:
         raise InputError(f"width must be at least 1/32, not {width}")
@@ -126,7 +147,7 @@ def mobilenet_v2(*, num_classes: int = 1000, stem: Stem = IMAGENET_STEM, rngs: n
     return Network(
         InvertedUnit,
         first_unit=partial(InvertedUnit, expansion=1),
-        last_unit=partial(NormalisedConv, activation=jax.nn.relu6),
+        last_unit=LastUnit,
         channels=(16, 24, 32, 64, 96, 160, 320, 1280),
         repeats=(1, 2, 3, 4, 3, 3, 1, 1),
         strides=_strides((1, 2, 2, 2, 1, 2, 1, 1), stem),

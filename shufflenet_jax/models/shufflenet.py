@@ -7,6 +7,7 @@ from functools import partial
 from flax import nnx
 
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.layers import check_positive
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, Network, Stem
 from shufflenet_jax.ops import channel_shuffle, no_shuffle
 from shufflenet_jax.units import ShuffleUnit, SqueezeExcitation, Unit
@@ -19,7 +20,11 @@ def stem_channels(width: float) -> int:
     """Output channels of conv1. Those of the paper's MFLOPs: 12, 12, 24, 24, 48 at 0.25x to 2x.
 
     24, doubled or halved with every whole power of two of the width, and never below 12.
+
+    Raises:
+      InputError: The width is not positive and finite.
     """
+    _check_width(width)
     return max(12, int(24 * 2.0 ** math.floor(math.log2(width))))
 
 
@@ -34,6 +39,10 @@ def stage_channels(groups: int, width: float, rounding: str = "stage") -> tuple[
     * ``double``: stage 2 up to a multiple of 4 groups, then doubled. 0.5x g=4 is 144/288/576,
       40.7M; the only simple rule that gives the 576 channels of the paper's text.
     * ``exact``: no rounding; networks that are not valid are refused when they are built.
+
+    Raises:
+      InputError: Table 1 has no such groups, there is no such rounding, or the width is not
+        positive and finite.
     """
     if groups not in STAGE2_CHANNELS:
         known = ", ".join(map(str, STAGE2_CHANNELS))
@@ -42,8 +51,7 @@ def stage_channels(groups: int, width: float, rounding: str = "stage") -> tuple[
             f"{nearest} channels do not divide into {groups} groups: Table 1 has widths for "
             f"{known} groups; for others give the channels of each stage"
         )
-    if not width > 0:
-        raise InputError(f"width must be positive, not {width}")
+    _check_width(width)
     scaled = [round(STAGE2_CHANNELS[groups] * width) * factor for factor in (1, 2, 4)]
     multiple = 4 * groups
     match rounding:
@@ -56,6 +64,12 @@ def stage_channels(groups: int, width: float, rounding: str = "stage") -> tuple[
             stage2 = multiple * math.ceil(STAGE2_CHANNELS[groups] * width / multiple)
             return (stage2, 2 * stage2, 4 * stage2)
     raise InputError(f"unknown rounding {rounding!r}: choose 'stage', 'double' or 'exact'")
+
+
+def _check_width(width: float) -> None:
+    """Raises InputError unless the width is positive and finite."""
+    if not 0 < width < math.inf:
+        raise InputError(f"width must be positive and finite, not {width}")
 
 
 def shufflenet(
@@ -89,8 +103,9 @@ def shufflenet(
       rngs: Source of the initial weights.
 
     Raises:
-      InputError: Channels that do not divide into the groups.
+      InputError: Channels that do not divide into the groups, or numbers that no network has.
     """
+    check_positive(groups=groups)
     channels = channels or stage_channels(groups, width, rounding)
     if conv1_channels is None:
         conv1_channels = stem_channels(width)

@@ -1,6 +1,6 @@
 """Table 1's skeleton: stem, stages of any unit, global average pool and classifier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.layers import BatchNorm, Conv
+from shufflenet_jax.images import Images, check_images
+from shufflenet_jax.layers import Activation, Classifier, ConvNorm, check_positive
 from shufflenet_jax.units import UnitConstructor
 
 REPEATS = (4, 8, 4)
@@ -63,7 +64,8 @@ class Network(nnx.Module):
       widths: Output channels of conv1 and of each stage, as built.
 
     Raises:
-      InputError: Channels, repeats and strides are not for the same number of stages.
+      InputError: Channels, repeats and strides are not for the same number of stages, or there is
+        nothing of what there must be: stages, units, channels or classes.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Network(nnx.Module):
         strides: Sequence[int] | None = None,
         conv1_channels: int,
         conv1_size: int = 3,
-        activation: Callable[[Array], Array] = jax.nn.relu,
+        activation: Activation = jax.nn.relu,
         stem: Stem = IMAGENET_STEM,
         num_classes: int = 1000,
         rngs: nnx.Rngs,
@@ -88,10 +90,17 @@ class Network(nnx.Module):
                 f"{len(channels)} stages have channels, {len(repeats)} have repeats, "
                 f"{len(strides)} have strides"
             )
-        self.stem, self.activation = stem, activation
+        for name, values in (("channels", channels), ("repeats", repeats), ("strides", strides)):
+            if min(values, default=0) < 1:
+                raise InputError(f"the {name} of all stages are at least 1, not {tuple(values)}")
+        check_positive(
+            conv1_channels=conv1_channels, conv1_size=conv1_size, num_classes=num_classes
+        )
+        self.stem = stem
         self.widths = (conv1_channels, *channels)
-        self.conv1 = Conv(3, conv1_channels, conv1_size, stride=stem.stride, rngs=rngs)
-        self.conv1_norm = BatchNorm(conv1_channels, rngs=rngs)
+        self.conv1 = ConvNorm(
+            3, conv1_channels, conv1_size, stride=stem.stride, activation=activation, rngs=rngs
+        )
         constructors = [unit] * sum(repeats)
         constructors[0] = first_unit or unit
         constructors[-1] = last_unit or unit
@@ -106,25 +115,36 @@ class Network(nnx.Module):
                 in_channels = out_channels
             stages.append(nnx.List(units))
         self.stages = nnx.List(stages)
-        self.classifier = nnx.Linear(in_channels, num_classes, rngs=rngs)
+        self.classifier = Classifier(in_channels, num_classes, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
-    ) -> Float[Array, "b classes"]:
-        """Returns logits; with train, batch statistics normalise and the running ones move."""
+    def __call__(self, images: Images, *, train: bool = False) -> Float[Array, "b classes"]:
+        """Returns logits, in float32.
+
+        Args:
+          images: Normalised, (b, h, w, 3), of type float32, bfloat16 or float16, in which the
+            network computes.
+          train: Whether batch statistics normalise, and the running ones move.
+
+        Raises:
+          InputError: Images of another type or shape.
+        """
         *_, (_, x) = self._stage_outputs(images, train)
-        with jax.named_scope("head"):
-            return self.classifier(chwn.global_avg_pool(x).T)
+        return self.classifier(chwn.global_avg_pool(x).T)
 
     def features(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
+        self, images: Images, *, train: bool = False
     ) -> dict[str, Float[Array, "b _h _w _c"]]:
-        """Returns the feature maps by name: stem, stage2, stage3, stage4 and so on."""
+        """Returns the feature maps by name: stem, stage2, stage3, stage4 and so on.
+
+        Their type is that of the images.
+
+        Raises:
+          InputError: Images of another type or shape than the network takes.
+        """
         return {name: chwn.to_nhwc(x) for name, x in self._stage_outputs(images, train)}
 
-    def _stage_outputs(self, images: Array, train: bool):
-        x = self.conv1(chwn.from_nhwc(images))
-        x = self.activation(self.conv1_norm(x, use_running_average=not train))
+    def _stage_outputs(self, images: Images, train: bool) -> Iterator[tuple[str, Array]]:
+        x = self.conv1(chwn.from_nhwc(check_images(images)), train=train)
         if self.stem.max_pool:
             x = chwn.max_pool(x)
         yield "stem", x

@@ -6,8 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
-from shufflenet_jax.layers import Conv, dropout
-from shufflenet_jax.models.classic import Classic, Logits
+from shufflenet_jax.layers import Conv, check_positive, dropout
+from shufflenet_jax.models.classic import Classic, Logits, check_upscale
 from shufflenet_jax.units import Unit
 
 # Squeezed channels and output channels of the fire units after each of the three max pools.
@@ -52,7 +52,8 @@ class SqueezeNet(Classic):
     least_size = 21
 
     def __init__(self, *, num_classes: int = 1000, upscale_to: int = 0, rngs: nnx.Rngs):
-        self.upscale_to = upscale_to
+        check_positive(num_classes=num_classes)
+        self.upscale_to = check_upscale(upscale_to)
         in_channels = 96
         self.widths = (in_channels, *(units[-1][-1] for units in STAGES))
         self.conv1 = Conv(3, in_channels, 7, stride=2, padding=0, bias=True, rngs=rngs)
@@ -74,7 +75,7 @@ class SqueezeNet(Classic):
                 x = unit.forward(x, train=train)
         with jax.named_scope("head"):
             x = jax.nn.relu(self.classifier(dropout(x, 0.5, key)))
-        return chwn.global_avg_pool(x).T
+        return chwn.global_avg_pool(x.astype(jnp.float32)).T
 
 
 squeezenet = SqueezeNet

@@ -1,0 +1,254 @@
+"""What the commands of the command line do, each given its options.
+
+They import what they need when they run, so that a mistake is answered at once.
+"""
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shufflenet_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.sweep.experiment import Experiment, Printout
+
+
+def list_(options: argparse.Namespace) -> int:
+    """Lists the experiments of the paper."""
+    from experiments import tables
+
+    found = [tables.load(name) for name in tables.names()]
+    if options.json:
+        listed = [
+            {
+                "name": each.name,
+                "title": each.title,
+                "claims": [claim.text for claim in each.claims],
+                "cells": [cell.name for cell in each.cells],
+            }
+            for each in found
+        ]
+        print(json.dumps(listed, indent=2))
+        return 0
+    for each in found:
+        print(f"{each.name}: {each.title}\n\n{each.description}\n")
+        for remark in each.remarks:
+            print(f"{textwrap.fill(remark, 100)}\n")
+        names = ", ".join(cell.name for cell in each.cells)
+        print(f"Cells:   {names or 'none, it trains nothing'}\n")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains what is missing of an experiment, and prints its table."""
+    from experiments.sweep.experiment import Printout
+
+    chosen = _experiment(options)
+    if not isinstance(chosen, Printout):
+        return _train(chosen, options)
+    if not options.is_bare:
+        raise InputError(f"{chosen.name} trains nothing: it takes no other arguments")
+    print(f"## {chosen.title}\n\n{chosen.table()}")
+    return 0
+
+
+def _experiment(options: argparse.Namespace) -> "Experiment | Printout":
+    """What ``run`` was asked for: a table of the paper, a file, or a grid."""
+    from experiments import tables
+    from experiments.tables import user_file
+
+    if options.networks is not None:
+        user_file.load_networks(options.networks)
+    if options.name == "grid":
+        return _grid(options)
+    if options.axes:
+        raise InputError("--sweep.KEY is for run grid: an experiment has cells of its own")
+    if user_file.is_file(options.name):
+        if options.networks is not None:
+            raise InputError("--networks is for experiments without a file: put NETWORKS into it")
+        options.networks = Path(options.name)
+        return user_file.load(options.networks)
+    return tables.load(options.name)
+
+
+def _grid(options: argparse.Namespace) -> "Experiment":
+    from experiments.sweep import configuration as configs
+    from experiments.sweep.budgets import budget
+    from experiments.sweep.experiment import Experiment
+    from experiments.sweep.grid import grid
+
+    config = budget(options.budget)
+    names = [each for each in options.assignments if each.startswith("network.name=")]
+    configs.override(config, names)
+    axes = configs.axes(config, options.axes)
+    title = f"A grid over {', '.join(axes)}"
+    return Experiment("grid", title, "", get_config=budget, cells=grid(axes))
+
+
+def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
+    from experiments.report.board import Board
+    from experiments.report.table import as_markdown
+    from experiments.sweep.launch import dry_run, launch
+    from experiments.sweep.plan import Request, default_directory, plan
+
+    request = Request(
+        chosen,
+        budget=options.budget,
+        assignments=options.assignments,
+        directory=options.workdir or default_directory(chosen.name),
+        pattern=options.cells,
+        seeds=options.seeds,
+        launcher=options.launcher,
+        jobs=options.jobs,
+        skip_invalid=options.skip_invalid,
+        dry=options.dry_run,
+    )
+    planned = plan(request)
+    sweep, runs, engine = planned.sweep, planned.runs, planned.engine
+    for note in planned.notes:
+        print(f"note: {note}", file=sys.stderr)
+    todo = [run for run in runs if run.status not in ("done", "diverged")]
+    print(f"{sweep.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
+    networks = options.networks and options.networks.expanduser().absolute()
+    if options.dry_run:
+        print(dry_run(engine, sweep, todo, networks))
+        return 0
+    if todo:
+        sweep.withdraw_stop()
+        with _sigterm_as_ctrl_c(), Board(runs) as board:
+            launch(engine, sweep, todo, board.update, networks)
+    if sweep.is_stopping:
+        print("stopped: the same command continues", file=sys.stderr)
+    print(f"\n{as_markdown(sweep)}")
+    return 0 if all(run.status == "done" for run in runs) else 1
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def cell(options: argparse.Namespace) -> int:
+    """Trains one run of a sweep in this process."""
+    from experiments.launchers import HELD, PREEMPTED
+    from experiments.launchers.parent import end_with_parent
+
+    end_with_parent()
+    from experiments.sweep import manifest, worker
+    from experiments.sweep.lock import Held
+
+    if options.networks is not None:
+        from experiments.tables import user_file
+
+        user_file.load_networks(options.networks)
+    sweep = manifest.open_sweep(options.workdir.absolute())
+    sweep = sweep.with_settings(options.assignments)
+    run = sweep.planned_run(sweep.cell(options.name), options.seed)
+    if options.distributed or options.coordinator:
+        _join(options)  # it handles SIGTERM in its own way, until the next line
+    with worker.asked_to_end(sweep) as is_asked:
+        try:
+            status = worker.train(sweep, run, is_asked, options.networks)
+        except Held:
+            print(f"error: another process ({run.owner}) is training {run.name}", file=sys.stderr)
+            return HELD
+    return {"done": 0, "preempted": PREEMPTED}.get(status, 1)
+
+
+def _join(options: argparse.Namespace) -> None:
+    """Makes this process one of several of a run."""
+    import jax
+
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if None in given and any(each is not None for each in given):
+        raise InputError("--coordinator, --num-processes and --process-id go together")
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot reach the other processes of this run: {reason}") from None
+
+
+def status(options: argparse.Namespace) -> int:
+    """Shows how the runs of a sweep stand."""
+    from rich.console import Console
+
+    from experiments.report import board
+    from experiments.sweep import manifest
+    from experiments.sweep.run import ENDED
+
+    runs = manifest.open_sweep(options.workdir).runs()
+    if options.watch:
+        with board.Board(runs) as shown:
+            while any(state not in ENDED for state in shown.states.values()):
+                time.sleep(0.5)
+                shown.update()
+        return 0
+    states = {run: run.status for run in runs}
+    if options.json:
+        print(json.dumps({"cells": board.as_data(states)}, indent=2))
+    else:
+        Console().print(board.table(states))
+    return 0
+
+
+def stop(options: argparse.Namespace) -> int:
+    """Asks all runs of a sweep to save and end, and waits for it."""
+    from experiments.sweep import manifest
+
+    sweep = manifest.open_sweep(options.workdir)
+    runs = sweep.runs()
+    sweep.request_stop()
+    running = [run for run in runs if run.status == "running"]
+    print(f"{len(running)} runs are asked to save and end; what waits is not begun")
+    while running:
+        time.sleep(0.5)
+        for run in [run for run in running if run.status != "running"]:
+            running.remove(run)
+            print(f"{run.name}  {run.status}", flush=True)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Prints the table of a sweep."""
+    from experiments.report.table import FORMATS
+    from experiments.sweep import manifest
+
+    print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
+    return 0
+
+
+def complexity(options: argparse.Namespace) -> int:
+    """Prints multiply-adds and parameters of every network."""
+    from experiments.tables import counts
+
+    print(counts.as_json() if options.json else counts.as_markdown())
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Times ours against the plain form and other frameworks."""
+    from experiments.bench import command
+
+    print(command.run(options))
+    return 0
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Prepares a data set of TFDS."""
+    from shufflenet_jax import data
+
+    data.prepare(options.name, options.data_dir)
+    print(f"{options.name} is prepared")
+    return 0

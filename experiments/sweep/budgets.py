@@ -1,0 +1,124 @@
+"""Budgets: the paper's setting, and what can be trained with less. Each is a whole configuration.
+
+A budget says which data, which stem and which recipe; every key can be overridden from the command
+line (``--config.recipe.epochs=30``). `experiments.sweep.configuration` turns the result into
+library objects.
+"""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.launchers.engines import ENGINES
+from experiments.sweep.configuration import arguments_of, settings
+from experiments.sweep.limits import Limits
+from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
+from shufflenet_jax.errors import InputError, did_you_mean
+from shufflenet_jax.fit import Intervals
+from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Stem
+from shufflenet_jax.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """One setting.
+
+    Attributes:
+      data: Name of the data set.
+      stem: The networks' stem.
+      recipe: How they are trained.
+      intervals: How often a run logs, evaluates and saves.
+      verdict: What a table made with it can and cannot say.
+    """
+
+    data: str
+    stem: Stem
+    recipe: Recipe
+    intervals: Intervals
+    verdict: str
+
+
+_SMALL_IMAGES = Preprocessing(image_size=32, crop="shift", color=0.0, lighting=0.0, eval_resize=1.0)
+
+BUDGETS = {
+    "digits": Budget(
+        data="digits",
+        stem=Stem(stride=2, max_pool=False),
+        recipe=Recipe(
+            epochs=10,
+            batch_size=32,
+            learning_rate=0.03,
+            preprocessing=dataclasses.replace(_SMALL_IMAGES, image_size=24, flip=False),
+        ),
+        intervals=Intervals(log=20, evaluate=5, checkpoint=5),
+        verdict="Digits (1,797 images of 8x8) proves the machinery, not the paper's claims.",
+    ),
+    "cifar10": Budget(
+        data="cifar10",
+        stem=SMALL_STEM,
+        recipe=Recipe(epochs=30, batch_size=128, learning_rate=0.1, preprocessing=_SMALL_IMAGES),
+        intervals=Intervals(log=100, evaluate=5, checkpoint=1),
+        verdict="CIFAR-10 at a reduced budget shows tendencies, not the paper's claims.",
+    ),
+    "imagenette": Budget(
+        data="imagenette/320px-v2",
+        stem=IMAGENET_STEM,
+        recipe=Recipe(
+            epochs=60,
+            batch_size=64,
+            learning_rate=0.1,
+            preprocessing=Preprocessing(image_size=128),
+        ),
+        intervals=Intervals(log=50, evaluate=5, checkpoint=1),
+        verdict="Ten classes of ImageNet at a reduced budget show tendencies, not the claims.",
+    ),
+    "paper": Budget(
+        data="imagenet2012",
+        stem=IMAGENET_STEM,
+        recipe=Recipe(),
+        intervals=Intervals(log=100, evaluate=10, checkpoint=1),
+        verdict="This is the paper's setting; see the README for where it had to be guessed.",
+    ),
+}
+
+
+def budget(name: str) -> ConfigDict:
+    """Returns the configuration of a budget.
+
+    Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
+    ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images;
+    broken and broken_budget, the fields of `Broken`), ``recipe``, ``intervals`` and ``limits`` (the
+    fields of `Recipe`, `Intervals` and `Limits`), ``ray`` and ``slurm`` (those of the engines).
+
+    Raises:
+      InputError: There is none of that name.
+    """
+    if name not in BUDGETS:
+        raise InputError(f"unknown budget {name!r}{did_you_mean(name, BUDGETS)}")
+    chosen = BUDGETS[name]
+    return ConfigDict(
+        {
+            "network": {
+                "name": "shufflenet",
+                **arguments_of("shufflenet"),
+                "stem": dataclasses.asdict(chosen.stem),
+            },
+            "data": {
+                "name": chosen.data,
+                "dir": "",
+                "workers": 0,
+                "broken": NEVER_SKIPPED.policy,
+                "broken_budget": NEVER_SKIPPED.budget,
+            },
+            "recipe": dataclasses.asdict(chosen.recipe),
+            "intervals": dataclasses.asdict(chosen.intervals),
+            "limits": dataclasses.asdict(Limits()),
+            **{kind.name: kind.defaults for kind in ENGINES.values() if kind.defaults},
+        }
+    )
+
+
+def default_settings() -> dict[str, Any]:
+    """What may be another each time that a sweep goes on, as every budget has it."""
+    return settings(budget("digits"))

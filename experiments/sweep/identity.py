@@ -1,0 +1,100 @@
+"""The part of a configuration that decides a result, as flat JSON: what a manifest freezes.
+
+A key that is absent, because it is newer than the manifest, has the default of the library: what
+the code did before there was the key. A key that this version does not know is named where the
+values have to be used, and matters nowhere else.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shufflenet_jax.fit import Intervals
+from shufflenet_jax.models.skeleton import Stem
+from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.zoo import FAMILIES
+
+Values = Mapping[str, Any]
+"""Values by dotted key, as JSON has them: ``{"recipe.epochs": 10, "network.groups": 3}``."""
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def nested(values: Values) -> dict[str, Any]:
+    """Undoes `flat`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return found
+
+
+def as_json(values: Values) -> dict[str, Any]:
+    """Values as a manifest gives them back: tuples are lists."""
+    return json.loads(json.dumps(values))
+
+
+def digest(values: Values) -> str:
+    """Eight hexadecimal digits that stand for an identity."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def delta(values: Values, base: Values) -> dict[str, Any]:
+    """The part of a cell's identity that tells it from the sweep's: all of its network, and more.
+
+    Networks of other families have other keys, of which a base that lacks them knows no defaults.
+    """
+    return {
+        key: value
+        for key, value in values.items()
+        if key.startswith("network.") or key not in base or base[key] != value
+    }
+
+
+def merged(delta: Values, base: Values) -> dict[str, Any]:
+    """A cell's identity, of its delta and the sweep's."""
+    rest = {key: value for key, value in base.items() if not key.startswith("network.")}
+    return {**rest, **delta}
+
+
+def defaults(values: Values) -> dict[str, Any]:
+    """The library's defaults of all keys that it knows for the family of these values."""
+    known = {"recipe": dataclasses.asdict(Recipe()), "intervals": dataclasses.asdict(Intervals())}
+    family = FAMILIES.get(values.get("network.name", ""))
+    if family is not None:
+        known["network"] = {
+            key: dataclasses.asdict(value) if isinstance(value, Stem) else value
+            for key, value in family.arguments.items()
+        }
+    return as_json(flat(known))
+
+
+def differences(old: Values, new: Values) -> list[str]:
+    """Describes the keys in which two identities differ, as ``recipe.epochs: 10, now 30``."""
+    missing = object()
+    old, new = ({**defaults(each), **each} for each in (old, new))
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before, now = old.get(key, missing), new.get(key, missing)
+        if now is missing:
+            found.append(f"{key}: {before!r}, which this version does not have")
+        elif before is missing:
+            found.append(f"{key}: nothing, now {now!r}")
+        elif before != now:
+            found.append(f"{key}: {before!r}, now {now!r}")
+    return found

@@ -1,0 +1,67 @@
+"""The form of matrix products and shifted images, which is fast on a CPU."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from shufflenet_jax.chwn import dense, direct, norm, pool
+from shufflenet_jax.chwn.depthwise import depthwise
+from shufflenet_jax.chwn.form import Form
+from shufflenet_jax.chwn.fusion import CompiledApart
+from shufflenet_jax.chwn.layout import by_group
+from shufflenet_jax.chwn.window import Window
+
+
+def conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
+    """A convolution, in the way that is fastest for its kind."""
+    size, stride, padding = window
+    if groups == x.shape[0] == kernel.shape[-1]:
+        return depthwise(x, kernel[:, :, 0, :], window=window)
+    if size == 1 and padding == (0, 0):
+        return direct.pointwise(x[:, ::stride, ::stride], by_group(kernel, groups))
+    if groups > 1:
+        return dense.conv_by_groups(x, kernel, window, groups)
+    if kernel.shape[2] <= 4:
+        return dense.conv_of_few_channels(x, kernel, window)
+    if min(x.shape[1:3]) < size:
+        # XLA's own takes 100 times as long as it should on a map smaller than the window.
+        return dense.matmul_of_shifts(x, kernel, window=window)
+    return dense.conv(x, kernel, window=window)
+
+
+def max_pool(x: Array, window: Window) -> Array:
+    """The largest of shifted images."""
+    return pool.max_pool(x, window=window)
+
+
+def avg_pool(x: Array, window: Window) -> Array:
+    """A depthwise convolution whose weights are all equal."""
+    size = window.size
+    kernel = jnp.full_like(x, 1 / size**2, shape=(size, size, x.shape[0]))
+    return depthwise(x, kernel, window=window)
+
+
+def global_avg_pool(x: Array) -> Array:
+    """A product with a vector of equal weights."""
+    channels, height, width, batch = x.shape
+    ones = jnp.full((height * width,), 1 / (height * width), x.dtype)
+    return jnp.einsum("cnb,n->cb", x.reshape(channels, -1, batch), ones)
+
+
+def batch_norm(
+    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+) -> tuple[Array, Array, Array]:
+    """One multiply-add an element, backward too."""
+    return norm.batch_norm(x, scale, bias, epsilon=epsilon, axis_name=axis_name)
+
+
+def _add_relu_of_rows(x: Array, y: Array) -> Array:
+    # Rows as long as can be: a loop over one image's width and batch of 1 is not vectorised.
+    rows = len(x), -1
+    return jnp.maximum(x.reshape(rows) + y.reshape(rows), 0).reshape(x.shape)
+
+
+add_relu = CompiledApart(_add_relu_of_rows, differentiated=direct.add_relu)
+"""relu(x + y)."""
+
+MATMUL = Form(conv, direct.pointwise, max_pool, avg_pool, add_relu, global_avg_pool, batch_norm)
+"""The default on a CPU."""

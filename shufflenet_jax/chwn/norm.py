@@ -1,0 +1,77 @@
+"""Batch normalisation as one multiply-add an element, backward too."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from shufflenet_jax.chwn import direct
+from shufflenet_jax.chwn.direct import mean_over
+from shufflenet_jax.chwn.gradient import WithGradient
+from shufflenet_jax.chwn.layout import per_channel
+
+_Normalised = tuple[Array, Array, Array]
+
+
+def _normalise(*arrays: Array, **options: Any) -> _Normalised:
+    return _forward(*arrays, **options)[0]
+
+
+def _forward(
+    x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None
+) -> tuple[_Normalised, tuple[Array, Array, Array, Array]]:
+    count = x.size // x.shape[0]
+    mean = mean_over(axis_name, _sum_per_channel(x) / count)
+    var = mean_over(axis_name, _sum_per_channel(x, x) / count) - jnp.square(mean)
+    var = jnp.maximum(var, 0)
+    deviation = lax.rsqrt(var + epsilon)
+    gain = scale * deviation
+    y = _affine(x, gain, bias - mean * gain)
+    return (y, mean, var), (x, scale, mean, deviation)
+
+
+def _backward(
+    saved: tuple[Array, ...],
+    cotangents: tuple[Array, ...],
+    *,
+    epsilon: float,
+    axis_name: str | None,
+) -> tuple[Array, Array, Array]:
+    del epsilon
+    x, scale, mean, deviation = saved
+    dy, _, _ = cotangents  # the statistics carry no gradient
+    count = x.size // x.shape[0]
+    dbias = _sum_per_channel(dy)
+    dscale = (_sum_per_channel(dy, x) - mean * dbias) * deviation
+    # dx = gain (dy - mean(dy) - normalised x mean(dy normalised x)), ordered by x. The means are
+    # those of the whole batch, whereas dscale and dbias are what this part of it adds.
+    gain = scale * deviation
+    slope = -gain * deviation * mean_over(axis_name, dscale) / count
+    offset = -gain * mean_over(axis_name, dbias) / count - slope * mean
+    wide = dy.astype(jnp.float32) * per_channel(gain) + _wide_affine(x, slope, offset)
+    return wide.astype(x.dtype), dscale, dbias
+
+
+def _affine(x: Array, gain: Array, offset: Array) -> Array:
+    return _wide_affine(x, gain, offset).astype(x.dtype)
+
+
+def _wide_affine(x: Array, gain: Array, offset: Array) -> Array:
+    return x.astype(jnp.float32) * per_channel(gain) + per_channel(offset)
+
+
+def _sum_per_channel(*factors: Array) -> Array:
+    """Sums a product over all but the channels, in float32 whatever the factors are."""
+    return jnp.sum(math.prod(factor.astype(jnp.float32) for factor in factors), (1, 2, 3))
+
+
+def _direct(
+    x: Array, scale: Array, bias: Array, *, epsilon: float, axis_name: str | None
+) -> _Normalised:
+    return direct.batch_norm(x, scale, bias, epsilon, axis_name)
+
+
+batch_norm = WithGradient(_normalise, _forward, _backward, plain=_direct)
+"""Normalised maps, means and variances, all computed in float32."""
