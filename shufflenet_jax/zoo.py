@@ -220,7 +220,7 @@ def _like(default: Any, value: Any, name: str) -> Any:
             fits = isinstance(value, taken) and (kind is bool or not isinstance(value, bool))
             if not fits:
                 raise InputError(f"{name} must be {described}, not {value!r}")
-            if isinstance(value, (list, tuple)):
+            if isinstance(value, (list, tuple)) and isinstance(default, tuple):
                 return tuple(_like(default[0], each, f"each of {name}") for each in value)
             return kind(value)
     raise TypeError(f"{name} cannot be configured: {default!r}")

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiler import QUICKLY
 from jax.sharding import PartitionSpec
 
 from shufflenet_jax import chwn
 from shufflenet_jax.chwn import form
-
-# XLA's own passes are as ever, but LLVM's are few: they take longer than what is compiled runs.
-QUICKLY = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 def normal(seed, shape):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiler import QUICKLY
 from flax import nnx
 
 from shufflenet_jax import InputError, Stem, Unit, abstract, fold
@@ -16,9 +17,6 @@ from shufflenet_jax.zoo import FAMILIES
 SMALL = Stem(stride=2, max_pool=False)
 UNITS = {"repeats": (1, 1, 1), "stem": SMALL}
 BUDGET = {"mflops": 13, **UNITS}
-
-# XLA's own passes are as ever, but LLVM's are few: they take longer than what is compiled runs.
-QUICKLY = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 def trained_looking(state, seed=0):

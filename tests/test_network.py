@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiler import QUICKLY
 from flax import nnx
 
 from shufflenet_jax import (
@@ -99,7 +100,7 @@ def test_networks_that_are_not_valid_name_both_numbers():
 
 
 def test_first_pointwise_of_stage_2_is_not_grouped():
-    network = shufflenet(groups=8, width=0.25, rngs=nnx.Rngs(0))
+    network = abstract(shufflenet, groups=8, width=0.25)
     first, second = network.stages[0][0], network.stages[0][1]
     assert (first.reduce.conv.groups, first.expand.conv.groups) == (1, 8)
     assert (second.reduce.conv.groups, second.expand.conv.groups) == (8, 8)
@@ -115,7 +116,7 @@ def test_any_unit_takes_the_place_of_the_shuffle_unit():
             return jnp.repeat(x[:, :: self.stride, :: self.stride], self.repeat, axis=0)
 
     network = shufflenet(unit=Doubling, channels=(24, 48, 96), num_classes=5, rngs=nnx.Rngs(0))
-    assert network(jnp.ones((2, 64, 64, 3))).shape == (2, 5)
+    assert jax.jit(network, **QUICKLY)(jnp.ones((2, 64, 64, 3))).shape == (2, 5)
 
 
 def test_both_forms_of_the_whole_network_agree():
@@ -125,6 +126,7 @@ def test_both_forms_of_the_whole_network_agree():
     logits = {}
     for name in ("direct", "matmul"):
         with form(name):
-            logits[name] = jax.jit(nnx.merge(graphdef, params, batch_stats))(images)
+            merged = nnx.merge(graphdef, params, batch_stats)
+            logits[name] = jax.jit(merged, **QUICKLY)(images)
     scale = jnp.abs(logits["direct"]).max()
     np.testing.assert_allclose(logits["matmul"], logits["direct"], atol=1e-5 * scale)

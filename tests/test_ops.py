@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiler import QUICKLY
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
@@ -15,9 +16,6 @@ from shufflenet_jax.chwn import form
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 groups = st.sampled_from([1, 2, 3, 4, 8])
-
-# XLA's own passes are as ever, but LLVM's are few: they take longer than what is compiled runs.
-QUICKLY = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 def normal(seed, shape, dtype=jnp.float32):

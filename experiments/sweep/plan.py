@@ -280,7 +280,7 @@ def _caveat(experiment: Experiment, budget: str, name: str) -> str:
         return caveat
     return (
         f"{caveat} For the claims: python -m experiments run {experiment.name} --budget paper "
-        f"--seeds 3 --workdir runs/{experiment.name}-paper"
+        f"--seeds 5 --workdir runs/{experiment.name}-paper"
     )
 
 

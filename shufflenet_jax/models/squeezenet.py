@@ -75,7 +75,7 @@ class SqueezeNet(Classic):
                 x = unit.forward(x, train=train)
         with jax.named_scope("head"):
             x = jax.nn.relu(self.classifier(dropout(x, 0.5, key)))
-        return chwn.global_avg_pool(x.astype(jnp.float32)).T
+            return chwn.global_avg_pool(x.astype(jnp.float32)).T
 
 
 squeezenet = SqueezeNet
