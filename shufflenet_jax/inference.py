@@ -50,8 +50,10 @@ def fold(network: nnx.Module) -> nnx.Module:
     """
     folded = nnx.clone(network)
     for _, module in list(nnx.iter_modules(folded)):
-        if isinstance(module, ConvNorm) and isinstance(module.norm, BatchNorm):
-            module.conv, module.norm = _folded(module.conv, module.norm)
+        if isinstance(module, ConvNorm):
+            conv, norm = module.conv, module.norm
+            if isinstance(conv, Conv) and isinstance(norm, BatchNorm):  # not if it is folded
+                module.conv, module.norm = _folded(conv, norm)
     return folded
 
 
