@@ -55,7 +55,7 @@ def fold(network: Module) -> Module:
     for _, module in list(nnx.iter_modules(folded)):
         if isinstance(module, ConvNorm):
             conv, norm = module.conv, module.norm
-            if isinstance(conv, Conv) and isinstance(norm, BatchNorm):
+            if isinstance(conv, Conv) and isinstance(norm, BatchNorm):  # not if it is folded
                 module.conv, module.norm = _folded(conv, norm)
     return folded
 

@@ -54,18 +54,18 @@ class Classic(nnx.Module):
 
     def _checked(self, images: Images) -> Float[Array, "3 h2 w2 b"]:
         """The images in the layout used inside."""
-        x = check_images(images)
-        batch, height, width, channels = x.shape
+        checked = check_images(images)
+        batch, height, width, channels = checked.shape
         if min(height, width) < self.upscale_to:
             height, width = max(height, self.upscale_to), max(width, self.upscale_to)
-            x = jax.image.resize(x, (batch, height, width, channels), "bilinear")
+            checked = jax.image.resize(checked, (batch, height, width, channels), "bilinear")
         least = self.least_size
         if min(height, width) < least:
             name = type(self).__name__
             raise InputError(
                 f"{name} needs images of at least {least}x{least}, not {height}x{width}"
             )
-        return chwn.from_nhwc(x)
+        return chwn.from_nhwc(checked)
 
 
 class LargeHead(nnx.Module):
