@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax import Array
+from jaxtyping import Array, PyTree
 
 from experiments.bench import inputs, plain
 from experiments.bench.peers import Prepared
@@ -56,7 +56,7 @@ def inference(network: nnx.Module, images: Array) -> Callable[[], Array]:
     graphdef, params, batch_stats = split(network)
 
     @jax.jit
-    def forward(params, batch_stats, images):
+    def forward(params: dict, batch_stats: dict, images: Array) -> Array:
         return nnx.merge(graphdef, params, batch_stats)(images, train=False)
 
     return lambda: forward(params, batch_stats, images).block_until_ready()
@@ -76,14 +76,18 @@ def _training(workload: Workload, network: nnx.Module) -> Prepared:
     images_there, labels_there = inputs.batch(workload)
     images, labels = jnp.asarray(images_there, precision()), jnp.asarray(labels_there)
 
-    def loss_of(params, batch_stats, images, labels):
+    def loss_of(
+        params: dict, batch_stats: dict, images: Array, labels: Array
+    ) -> tuple[Array, dict]:
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         logits = network(images, train=True).astype(jnp.float32)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
     @jax.jit(donate_argnums=0)
-    def step(state, images, labels):
+    def step(
+        state: tuple[dict, dict, optax.OptState], images: Array, labels: Array
+    ) -> tuple[tuple[dict, dict, optax.OptState], Array]:
         params, batch_stats, opt_state = state
         (loss, batch_stats), grads = jax.value_and_grad(loss_of, has_aux=True)(
             params, batch_stats, images, labels
@@ -111,17 +115,17 @@ def _operation(operation: Operation, workload: Workload, is_plain: bool) -> Prep
     weights = [jnp.asarray(each) for each in given.weights]
 
     @jax.jit
-    def forward(x, *weights):
+    def forward(x: Array, *weights: Array) -> tuple[Array, ...]:
         return (compute(x, *weights),)
 
     @jax.jit
-    def forward_and_backward(x, *weights):
+    def forward_and_backward(x: Array, *weights: Array) -> tuple[Array, ...]:
         y, gradients_of = jax.vjp(compute, x, *weights)
         return y, *gradients_of(y)
 
     chosen = forward_and_backward if workload.mode == "train" else forward
 
-    def result(outputs) -> list[np.ndarray]:
+    def result(outputs: tuple[Array, ...]) -> list[np.ndarray]:
         maps = [each if is_plain else chwn.to_nhwc(each) for each in outputs[:2]]
         return _as_float32([*maps, *outputs[2:]])
 
@@ -129,10 +133,10 @@ def _operation(operation: Operation, workload: Workload, is_plain: bool) -> Prep
 
 
 def _our_operation(operation: Operation) -> Callable[..., Array]:
-    def norm_relu(x, scale, bias):
+    def norm_relu(x: Array, scale: Array, bias: Array) -> Array:
         return jax.nn.relu(chwn.batch_norm(x, scale, bias, 1e-5)[0])
 
-    def conv(x, kernel):
+    def conv(x: Array, kernel: Array) -> Array:
         return chwn.conv(x, kernel.astype(x.dtype), operation.stride, operation.groups)
 
     by_kind: dict[str, Callable[..., Array]] = {
@@ -146,12 +150,12 @@ def _our_operation(operation: Operation) -> Callable[..., Array]:
 
 
 def _plain_operation(operation: Operation) -> Callable[..., Array]:
-    def norm_relu(x, scale, bias):
+    def norm_relu(x: Array, scale: Array, bias: Array) -> Array:
         norm = nnx.BatchNorm(operation.channels, epsilon=1e-5, dtype=x.dtype, rngs=nnx.Rngs(0))
         norm.scale, norm.bias = nnx.Param(scale), nnx.Param(bias)
         return jax.nn.relu(norm(x, use_running_average=False))
 
-    def conv(x, kernel):
+    def conv(x: Array, kernel: Array) -> Array:
         return plain.conv(x, kernel.astype(x.dtype), operation.stride, operation.groups)
 
     by_kind: dict[str, Callable[..., Array]] = {
@@ -164,5 +168,5 @@ def _plain_operation(operation: Operation) -> Callable[..., Array]:
     return by_kind[operation.kind]
 
 
-def _as_float32(arrays) -> list[np.ndarray]:
+def _as_float32(arrays: PyTree[Array]) -> list[np.ndarray]:
     return [np.asarray(each, np.float32) for each in jax.tree.leaves(arrays)]

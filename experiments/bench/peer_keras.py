@@ -7,6 +7,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
 import numpy as np
 import tensorflow as tf
+from flax import nnx
+from jax import Array
 from keras import layers
 
 from experiments.bench import inputs
@@ -43,7 +45,7 @@ def keras_network(network: Network, image_size: int) -> keras.Model:
     return keras.Model(images, logits)
 
 
-def _unit(x, unit: ShuffleUnit):
+def _unit(x: keras.KerasTensor, unit: ShuffleUnit) -> keras.KerasTensor:
     y = layers.ReLU()(_conv_norm(x, unit.reduce))
     y = _channel_shuffle(y, unit.groups)
     y = _conv_norm(y, unit.depthwise)
@@ -55,7 +57,7 @@ def _unit(x, unit: ShuffleUnit):
     return layers.ReLU()(layers.Concatenate()([shortcut, y]))
 
 
-def _conv_norm(x, box: ConvNorm):
+def _conv_norm(x: keras.KerasTensor, box: ConvNorm) -> keras.KerasTensor:
     conv, norm = inputs.parts(box)
     size, _, _, out_channels = conv.kernel.shape
     if size > 1:
@@ -74,7 +76,7 @@ def _conv_norm(x, box: ConvNorm):
     return y
 
 
-def _channel_shuffle(x, groups: int):
+def _channel_shuffle(x: keras.KerasTensor, groups: int) -> keras.KerasTensor:
     _, height, width, channels = x.shape
     y = layers.Reshape((height, width, groups, channels // groups))(x)
     return layers.Reshape((height, width, channels))(layers.Permute((1, 2, 4, 3))(y))
@@ -84,7 +86,7 @@ def _inference(workload: Workload, model: keras.Model) -> Prepared:
     images = tf.constant(inputs.batch(workload)[0])
 
     @tf.function
-    def forward(images):
+    def forward(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
     return Prepared(lambda: forward(images).numpy(), lambda logits: [logits])
@@ -96,7 +98,7 @@ def _training(workload: Workload, model: keras.Model) -> Prepared:
     optimizer.build(model.trainable_variables)
 
     @tf.function
-    def step(images, labels):
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         variables = model.trainable_variables
         with tf.GradientTape() as tape:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -115,5 +117,5 @@ def _training(workload: Workload, model: keras.Model) -> Prepared:
     return Prepared(lambda: step(images, labels).numpy(), lambda loss: [np.asarray(loss)])
 
 
-def _array(variable) -> np.ndarray:
+def _array(variable: nnx.Variable[Array]) -> np.ndarray:
     return np.asarray(variable[...])

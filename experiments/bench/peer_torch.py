@@ -1,9 +1,12 @@
 """PyTorch: the same networks as one would write them there, in channels_last memory."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
+from flax import nnx
+from jax import Array
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -14,6 +17,8 @@ from experiments.bench.workloads import Operation, Workload
 from shufflenet_jax import layers
 from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.units import ShuffleUnit
+
+Value = TypeVar("Value")
 
 
 def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:
@@ -47,7 +52,7 @@ def _amp() -> torch.autocast:
     return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
 
 
-def _finished(value):
+def _finished(value: Value) -> Value:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return value
@@ -218,11 +223,11 @@ def _operation(operation: Operation, workload: Workload) -> Prepared:
 
 
 def _compute(operation: Operation) -> Callable[..., torch.Tensor]:
-    def conv(x, kernel):
+    def conv(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         padding = operation.kernel_size // 2
         return functional.conv2d(x, kernel, None, operation.stride, padding, 1, operation.groups)
 
-    def norm_relu(x, scale, bias):
+    def norm_relu(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return functional.relu(functional.batch_norm(x, None, None, scale, bias, training=True))
 
     by_kind: dict[str, Callable[..., torch.Tensor]] = {
@@ -239,5 +244,5 @@ def _channels_last(nhwc: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(nhwc).to(_device()).permute(0, 3, 1, 2)
 
 
-def _tensor(variable) -> torch.Tensor:
+def _tensor(variable: nnx.Variable[Array]) -> torch.Tensor:
     return torch.tensor(np.asarray(variable[...]))

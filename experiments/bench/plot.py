@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("agg")
 
 from matplotlib import pyplot, ticker
+from matplotlib.axes import Axes
 
 
 def save(summary: dict[str, Any], path: Path) -> None:
@@ -36,7 +37,7 @@ def save(summary: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw(panel, section: dict[str, Any]) -> None:
+def _draw(panel: Axes, section: dict[str, Any]) -> None:
     rows = section["rows"]
     for name in dict.fromkeys(name for row in rows for name in row["peers"]):
         points = [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import get_context
 from statistics import median
+from threading import Barrier
 from time import perf_counter
 
 import jax
@@ -64,7 +65,7 @@ def _step_of_a_seed(workload: Workload, way: str) -> float:
     return sum(times) / len(times) / len(processors)
 
 
-def _time(workload: Workload, way: str, together) -> float:
+def _time(workload: Workload, way: str, together: Barrier | None) -> float:
     """The median time in ms of a step, for each of the seeds that it advances."""
     seeds = workload.threads if way in ("vmap", "lax.map") else 1
     run = _steps(workload, way, seeds)

@@ -1,7 +1,7 @@
 """What a benchmark found, as Markdown tables and as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -212,7 +212,7 @@ def _columns(rows: Sequence[dict]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row["peers"] if name != "ours"))
 
 
-def _entry(peer: dict | None, text) -> str:
+def _entry(peer: dict | None, text: Callable[[dict], str]) -> str:
     if peer is None:
         return ""
     return "failed" if "failure" in peer else text(peer)

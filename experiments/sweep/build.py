@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,10 @@ from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.recipe import Recipe
 
-Made = TypeVar("Made")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Made = TypeVar("Made", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _made(kind: type[Made], name: str, values: Values) -> Made:
       InputError: It has no such field.
     """
     given = section(values, name)
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = {field.name for field in dataclasses.fields(kind)}
     for key in given.keys() - known:
         raise InputError(
             f"this version has no configuration key {name}.{key}{did_you_mean(key, known)}"
