@@ -42,9 +42,11 @@ def test_no_epoch_is_evaluated_or_saved_twice():
     assert len(steps(digits.saves, 421)) == 10
     imagenet = timetable(1_281_167, 1024, 240, Intervals(evaluate=10, checkpoint=1))
     assert imagenet.total == 300_273
-    saved = steps(imagenet.saves, imagenet.total)
-    assert (len(saved), saved[-2:]) == (240, [299_023, 300_273])
-    assert steps(imagenet.evaluates, imagenet.total)[-1] == 300_273
+    # Every epoch of the last ten, after the evaluation of the 230th.
+    last = range(287_762, imagenet.total + 1)
+    assert [step for step in last if imagenet.evaluates(step)] == [287_763, 300_273]
+    saved = [step for step in last if imagenet.saves(step)]
+    assert (len(saved), saved[-2:]) == (11, [299_023, 300_273])
 
 
 def test_batches_that_divide_epochs():
