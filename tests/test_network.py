@@ -130,3 +130,8 @@ def test_both_forms_of_the_whole_network_agree():
             logits[name] = jax.jit(merged, **QUICKLY)(images)
     scale = jnp.abs(logits["direct"]).max()
     np.testing.assert_allclose(logits["matmul"], logits["direct"], atol=1e-5 * scale)
+
+
+def test_a_network_of_one_unit_has_its_first():
+    one = abstract(shufflenet, groups=3, channels=(240,), repeats=(1,))
+    assert one.stages[0][0].reduce.conv.groups == 1  # the others have 3

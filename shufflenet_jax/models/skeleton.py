@@ -103,7 +103,8 @@ class Network(nnx.Module):
         )
         constructors = [unit] * sum(repeats)
         constructors[0] = first_unit or unit
-        constructors[-1] = last_unit or unit
+        if last_unit is not None:  # else a network of one unit would lose its first
+            constructors[-1] = last_unit
         make = iter(constructors)
         stages: list[nnx.List] = []
         in_channels = conv1_channels
