@@ -23,20 +23,29 @@ hypothesis.settings.register_profile("jax", deadline=None, max_examples=8)
 hypothesis.settings.load_profile("jax")
 
 
+@pytest.fixture(scope="session")
+def shared_dir(tmp_path_factory):
+    """One folder for all processes among which pytest-xdist divides the tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", autouse=True)
-def data_dir(tmp_path_factory):
+def data_dir(shared_dir):
     """Prepared data sets live and die with the tests, also those of processes they start."""
-    directory = tmp_path_factory.mktemp("tfds")
+    directory = shared_dir / "tfds"
+    directory.mkdir(exist_ok=True)
     os.environ["TFDS_DATA_DIR"] = str(directory)
     return directory
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_dir(tmp_path_factory):
+def cache_dir(shared_dir, tmp_path_factory):
     """So does what is compiled, here and in processes that tests start, once for all of them."""
-    directory = tmp_path_factory.mktemp("cache")
+    directory = shared_dir / "cache"
+    directory.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(directory)
-    jax.config.update("jax_compilation_cache_dir", str(directory / "tests"))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     # To look up what compiles at once takes longer than to compile it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory
