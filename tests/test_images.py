@@ -105,7 +105,8 @@ def test_normalisation_of_16_bits_rounds_once(layer):
     """What is normalised is computed in float32: off by half a unit of the last place at most."""
     maps = jnp.asarray(np.random.default_rng(0).normal(100, 1, (4, 3, 3, 2)), jnp.bfloat16)
     norm = BatchNorm(4, rngs=nnx.Rngs(0))
-    norm.mean[...] = jnp.full(4, 100.3)
+    norm.mean[...], norm.bias[...] = jnp.full(4, 100.3), jnp.full(4, 0.7)
+    norm.scale[...] = jnp.array([0.3, 0.7, 1.1, 1.7])
     compute = {
         "norm": partial(norm, use_running_average=True),
         "statistics": lambda x: norm(x, use_running_average=False),
