@@ -153,9 +153,9 @@ def contend(path, counter, barrier):
         with hold(path):
             with counter.get_lock():
                 counter.value += 1
-            time.sleep(2)  # longer than the slowest takes to come
+            barrier.wait()  # nobody leaves before the slowest has come
     except Held:
-        pass
+        barrier.wait()
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_of_many_that_find_a_dead_lock_one_takes_it(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
-        counter, barrier = context.Value("i", 0), context.Barrier(6)
+        counter, barrier = context.Value("i", 0), context.Barrier(6, timeout=60)
         arguments = (path, counter, barrier)
         contenders = [context.Process(target=contend, args=arguments) for _ in range(6)]
         for each in contenders:
