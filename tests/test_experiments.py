@@ -88,8 +88,8 @@ def test_every_experiment_trains(name, tmp_path, capsys):
             assert tuple(found["widths"][1:]) == stage_channels(groups, width)
     assert run(tmp_path, *arguments, name=name) == 0
     assert "0 to train" in capsys.readouterr().out
-    attempts = {cell["attempts"] for cell in status(tmp_path, capsys).values()}
-    assert attempts == {0, 1}
+    attempts = {key: cell["attempts"] for key, cell in status(tmp_path, capsys).items()}
+    assert attempts == {(name, 0): 1 for name in cells}
 
 
 @pytest.mark.slow
