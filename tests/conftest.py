@@ -1,9 +1,20 @@
 """Strict numerics for every test: shapes are checked, nothing is promoted, warnings are errors."""
 
+import functools
+import json
 import os
 
 # Before JAX is imported, here and in the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What tests compile runs for less time than it takes to optimise: XLA's own passes are as ever,
+# LLVM's are few. No test compares bits with any that were recorded under other flags.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # One of several processes keeps to its share of the cores, and so does what it starts.
+    cores = sorted(os.sched_getaffinity(0))
+    index, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, cores[index % count :: count] or cores)
 
 from jaxtyping import install_import_hook
 
@@ -12,6 +23,9 @@ install_import_hook("shufflenet_jax", "beartype.beartype")
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from experiments.sweep import build  # noqa: E402
+from shufflenet_jax import zoo  # noqa: E402
 
 pytest_plugins = ["drills", "slurm_cluster"]
 
@@ -49,6 +63,25 @@ def cache_dir(shared_dir, tmp_path_factory):
     # To look up what compiles at once takes longer than to compile it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def counted_once():
+    """What sweeps and reports count of one network is counted once, whatever tests ask for it."""
+    measure = build.measure
+
+    @functools.cache
+    def known(values, num_classes):
+        return measure(json.loads(values), num_classes)
+
+    def measure_once(values, num_classes):
+        if values["network.name"] not in zoo.BUILT_IN:  # one name may be of several networks
+            return measure(values, num_classes)
+        return dict(known(json.dumps(values, sort_keys=True), num_classes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "measure", measure_once)
+        yield
 
 
 @pytest.fixture

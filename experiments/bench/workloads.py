@@ -163,13 +163,13 @@ def full(threads: int) -> Plan:
 
 def quick(threads: int) -> Plan:
     """A benchmark of a minute, to see that it works here; its numbers mean little."""
-    net = Net(8, 0.25, 64, short=True)
+    net = Net(8, 0.25, 32, short=True)
     train = Workload(net, "train", 4, threads)
     return Plan(
         (
             Section("Networks: training step", [train]),
             Section("Networks: inference", [Workload(net, "infer", 1, threads)]),
-            Section("Operations of 1x g=3", _operations(2, 4, threads)[::7]),
+            Section("Operations of 1x g=3", _operations(2, 4, threads)[::11]),
             _scaling("batch", [Workload(net, "train", batch, threads) for batch in (4, 8)]),
         ),
         costs=[train],
