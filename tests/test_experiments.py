@@ -66,8 +66,10 @@ def test_every_experiment_is_tested():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_CELLS)
-def test_every_experiment_trains(name, tmp_path, capsys):
+def test_every_experiment_trains(name, tmp_path, capsys, monkeypatch):
     """Its smallest cells, shrunk; then the report knows them, and a second run trains nothing."""
+    if name == "table6":  # SqueezeNet runs for longer than it compiles
+        monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=1")
     cells = [cell.name for cell in matching(tables.load(name).cells, SMALL_CELLS[name])]
     arguments = ("--cells", SMALL_CELLS[name], *SHRUNK, *LARGER_IMAGES.get(name, ()))
     assert run(tmp_path, *arguments, name=name) == 0
@@ -173,7 +175,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     directories = [tmp_path / "whole", tmp_path / "killed"]
     for directory in directories:
         assignments = [a.removeprefix("--config.") for a in shrunk]
-        create_sweep(directory, *assignments, "recipe.epochs=12", "intervals.checkpoint=1")
+        create_sweep(directory, *assignments, "recipe.epochs=8", "intervals.checkpoint=1")
     assert start_cell(directories[0]).wait() == 0
     runs = [
         manifest.open_sweep(d).run(manifest.open_sweep(d).cell("0.25x-g3"), 0) for d in directories
