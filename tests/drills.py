@@ -7,6 +7,7 @@ ran on.
 
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -17,13 +18,30 @@ from experiments.report import markdown
 from experiments.sweep import provenance
 
 COUNTS = ("tried", "lost", "duplicated", "wrong")
+MARKERS = ("faults", "ray", "slurm")
+"""Of the tests that are drills."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "ray", "submitit")
 _TOTALS = pytest.StashKey[dict[str, Counter | None]]()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each core; but drills run in one, which counts them, one after another."""
+    chosen = rf"(?<!not )\b({'|'.join(MARKERS)})\b"
+    return 0 if re.search(chosen, config.option.markexpr) else len(os.sched_getaffinity(0))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TOTALS] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drills are slow, whichever they are."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in MARKERS):
+            item.add_marker("slow")
 
 
 @pytest.fixture

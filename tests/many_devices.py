@@ -5,6 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
@@ -58,14 +59,14 @@ def first(count):
 def compiled(form, devices, **options):
     """The graph, a function that makes the first state, and the training step, compiled once."""
     optimizer = Recipe(learning_rate=0.05).optimizer(STEPS)
-    graphdef, _ = create_state(network(), optimizer)
+    graphdef, state = create_state(network(), optimizer)
     step = make_train_step(graphdef, optimizer, 0.1, devices=devices, **options)
 
     def advance(state, batch):
         with chwn.form(form):
             return step(state, batch)
 
-    return graphdef, lambda: create_state(network(), optimizer)[1], advance
+    return graphdef, lambda: jax.tree.map(jnp.copy, state), advance
 
 
 def train(form, devices, batches, **options):
