@@ -36,14 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TOTALS] = {}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Drills are slow, whichever they are."""
-    for item in items:
-        if any(item.get_closest_marker(name) for name in MARKERS):
-            item.add_marker("slow")
-
-
 @pytest.fixture
 def drill(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     """Reports the counts of a drill: ``drill("SIGKILL", tried=20, lost=0, wrong=0)``.

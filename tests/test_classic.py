@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiler import QUICKLY
 from flax import nnx
 
 from experiments.tables import paper
@@ -116,7 +115,7 @@ def test_lenet5_has_60000_parameters_and_340908_connections():
 def test_c3_sees_only_what_its_table_says():
     conv = SparseConv(lenet.C3_TABLE, 5, rngs=nnx.Rngs(0))
     one_map_each = jnp.tile(jnp.eye(6)[:, None, None], (1, 5, 5, 1))
-    seen = jax.jit(lambda x: conv(x), **QUICKLY)(one_map_each)
+    seen = jax.jit(lambda x: conv(x))(one_map_each)
     seen = np.asarray(seen)[:, 0, 0]  # its biases are zero
     assert [tuple(np.flatnonzero(row)) for row in seen] == list(lenet.C3_TABLE)
 
@@ -125,7 +124,7 @@ def test_lenet5_sees_32x32_in_gray():
     network = lenet.LeNet5(rngs=nnx.Rngs(0))
     gray = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 1)), jnp.float32)
     colours = jnp.tile(gray, (1, 1, 1, 3))
-    both = jax.jit(lambda *kinds: [network(each) for each in kinds], **QUICKLY)
+    both = jax.jit(lambda *kinds: [network(each) for each in kinds])
     logits, of_colours = both(gray, colours)
     assert logits.shape == (2, 10)
     np.testing.assert_allclose(of_colours, logits, atol=1e-4)
@@ -194,7 +193,7 @@ def test_smaller_images_are_scaled_up_and_larger_ones_are_not():
     with pytest.raises(InputError, match="at least 16x16, not 12x12"):
         plain(small)
     of_small, of_large, expected = jax.jit(
-        lambda small, large: (scaled(small), scaled(large), plain(large)), **QUICKLY
+        lambda small, large: (scaled(small), scaled(large), plain(large))
     )(small, large)
     np.testing.assert_allclose(of_small, expected, rtol=1e-5)
     np.testing.assert_array_equal(of_large, expected)

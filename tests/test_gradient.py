@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler import QUICKLY
 from jax.sharding import PartitionSpec
 
 from shufflenet_jax import chwn
@@ -90,7 +89,7 @@ def derivatives():
     found = {}
     for name, ways in WAYS.items():
         with form(name):
-            program = jax.jit(lambda params, ways=ways: [way(params) for way in ways], **QUICKLY)
+            program = jax.jit(lambda params, ways=ways: [way(params) for way in ways])
             found[name] = dict(zip(ways, program(PARAMS), strict=True))
     return found
 
@@ -121,7 +120,7 @@ def test_gradients_go_back_through_a_loop():
     kernel, found = normal(0, (3, 3, 1, 3)), {}
     for name in ("matmul", "direct"):
         with form(name):
-            found[name] = jax.jit(jax.grad(jax.checkpoint(after_steps)), **QUICKLY)(kernel)
+            found[name] = jax.jit(jax.grad(jax.checkpoint(after_steps)))(kernel)
     assert_close(found["matmul"], found["direct"])
 
 
@@ -150,7 +149,7 @@ def test_a_batch_in_parts_has_the_gradient_of_all_of_it():
 
         return jax.grad(mean)(params)
 
-    @partial(jax.jit, **QUICKLY)
+    @jax.jit
     def gradients(params):
         return jax.grad(loss)(params, IMAGES), jax.grad(mapped)(params), on_devices(params, IMAGES)
 

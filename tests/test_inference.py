@@ -1,12 +1,9 @@
 """Folding batch normalisation into the convolutions."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler import QUICKLY
 from flax import nnx
 
 from shufflenet_jax import InputError, Stem, Unit, abstract, fold
@@ -45,7 +42,7 @@ def assert_folds(network, images):
     graphdef, state = nnx.split(network)
     assert batch_norms(network)
 
-    @partial(jax.jit, **QUICKLY)
+    @jax.jit
     def both(leaves, images):
         network = nnx.merge(graphdef, leaves)
         folded = fold(network)
@@ -116,7 +113,7 @@ def test_boxes_are_folded_wherever_they_stand():
     graphdef, state = nnx.split(abstract(Own))
     maps = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 5, 4)), jnp.float32)
 
-    @partial(jax.jit, **QUICKLY)
+    @jax.jit
     def both(leaves):
         own = nnx.merge(graphdef, leaves)
         folded = fold(own)

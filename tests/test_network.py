@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler import QUICKLY
 from flax import nnx
 
 from shufflenet_jax import (
@@ -116,7 +115,7 @@ def test_any_unit_takes_the_place_of_the_shuffle_unit():
             return jnp.repeat(x[:, :: self.stride, :: self.stride], self.repeat, axis=0)
 
     network = shufflenet(unit=Doubling, channels=(24, 48, 96), num_classes=5, rngs=nnx.Rngs(0))
-    assert jax.jit(network, **QUICKLY)(jnp.ones((2, 64, 64, 3))).shape == (2, 5)
+    assert jax.jit(network)(jnp.ones((2, 64, 64, 3))).shape == (2, 5)
 
 
 def test_both_forms_of_the_whole_network_agree():
@@ -127,7 +126,7 @@ def test_both_forms_of_the_whole_network_agree():
     for name in ("direct", "matmul"):
         with form(name):
             merged = nnx.merge(graphdef, params, batch_stats)
-            logits[name] = jax.jit(merged, **QUICKLY)(images)
+            logits[name] = jax.jit(merged)(images)
     scale = jnp.abs(logits["direct"]).max()
     np.testing.assert_allclose(logits["matmul"], logits["direct"], atol=1e-5 * scale)
 

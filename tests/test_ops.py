@@ -1,12 +1,11 @@
 """Channel shuffle and the grouped and depthwise convolutions, and the forms of the operations."""
 
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler import QUICKLY
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
@@ -142,7 +141,7 @@ def test_grouped_pointwise_is_the_direct_convolution(groups, inputs, outputs, sh
     x = normal(0, (*shape, groups * inputs))
     kernel = normal(1, (1, 1, inputs, groups * outputs))
     ours, expected = jax.jit(
-        lambda x, k: (grouped_pointwise(x, k, groups), nhwc_conv(x, k, 1, groups)), **QUICKLY
+        lambda x, k: (grouped_pointwise(x, k, groups), nhwc_conv(x, k, 1, groups))
     )(x, kernel)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -151,7 +150,7 @@ def test_grouped_pointwise_is_the_direct_convolution(groups, inputs, outputs, sh
 def test_depthwise_is_the_direct_convolution(channels, stride, shape):
     x, kernel = normal(0, (*shape, channels)), normal(1, (3, 3, 1, channels))
     ours, expected = jax.jit(
-        lambda x, k: (depthwise(x, k, stride), nhwc_conv(x, k, stride, channels)), **QUICKLY
+        lambda x, k: (depthwise(x, k, stride), nhwc_conv(x, k, stride, channels))
     )(x, kernel)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -167,7 +166,7 @@ def both_forms(function):
             undifferentiated = function(*arguments) if name == "matmul" else y
             return [undifferentiated, y, *pullback(cotangent)]
 
-    @partial(jax.jit, **QUICKLY)
+    @jax.jit
     def both(*arguments):
         dtype = arguments[0].dtype
         wide = [each.astype(jnp.float32) for each in arguments]

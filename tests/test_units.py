@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler import QUICKLY
 from flax import nnx
 
 from shufflenet_jax import (
@@ -78,7 +77,7 @@ def pooled(x):
 def both(built, expected, x):
     """What a unit computes in training, and what is expected of it: one program, for speed."""
 
-    @partial(jax.jit, **QUICKLY)
+    @jax.jit
     def program(x):
         return nnx.clone(built)(x, train=True), expected(x)
 
@@ -226,7 +225,7 @@ def influence(mix, units=2, channels=24, groups=3):
             x = each(x, train=False)
         return x.sum((0, 1, 2))
 
-    jacobian = jax.jit(jax.jacobian(outputs), **QUICKLY)(images(channels, seed=1))
+    jacobian = jax.jit(jax.jacobian(outputs))(images(channels, seed=1))
     return np.asarray(jnp.abs(jacobian).sum((1, 2, 3)) > 0)
 
 
