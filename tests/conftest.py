@@ -37,6 +37,13 @@ hypothesis.settings.register_profile("jax", deadline=None, max_examples=8)
 hypothesis.settings.load_profile("jax")
 
 
+def pytest_collection_modifyitems(items):
+    """What a cluster does is a drill too, which "not slow and not faults" leaves out."""
+    for item in items:
+        if item.get_closest_marker("ray") or item.get_closest_marker("slurm"):
+            item.add_marker("faults")
+
+
 @pytest.fixture(scope="session")
 def shared_dir(tmp_path_factory):
     """One folder for all processes among which pytest-xdist divides the tests."""
