@@ -41,10 +41,15 @@ def avg_pool(x: Array, window: Window) -> Array:
 
 
 def global_avg_pool(x: Array) -> Array:
-    """A product with a vector of equal weights."""
+    """The sums as a product with a vector of ones; 16 bits are rounded to once, at the end."""
     channels, height, width, batch = x.shape
-    ones = jnp.full((height * width,), 1 / (height * width), x.dtype)
-    return jnp.einsum("cnb,n->cb", x.reshape(channels, -1, batch), ones)
+    sums = jnp.einsum(
+        "cnb,n->cb",
+        x.reshape(channels, -1, batch),
+        jnp.ones(height * width, x.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    return (sums / (height * width)).astype(x.dtype)
 
 
 def batch_norm(
