@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from argparse import Namespace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ OPERATIONS = [
 ]
 
 
+@cache
 def results_of(name: str, workload: Workload) -> list[np.ndarray]:
     network = inputs.network(workload.subject) if isinstance(workload.subject, Net) else None
     return measure.first_results(PEERS[name].prepare(workload, network))
