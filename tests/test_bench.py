@@ -134,6 +134,7 @@ def test_the_share_of_the_peak_counts_two_operations_a_multiply_add():
     )
 
 
+@pytest.mark.slow
 def test_a_training_step_counts_three_times_its_forward_pass():
     network = Net(8, 0.25, 64)
     forward = inputs.macs(Workload(network, "infer", 1))

@@ -74,6 +74,7 @@ def test_real_networks_count_like_abstract_ones():
     )
 
 
+@pytest.mark.slow
 def test_default_rounding_agrees_best_with_the_paper():
     def distance(rounding):
         return sum(

@@ -164,6 +164,7 @@ def _load_digits_together(barrier, data_dir: Path) -> None:
     assert len(data.load("digits", data_dir).train) == 1348
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_digits_at_once(tmp_path, digits):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)

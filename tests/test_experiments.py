@@ -412,6 +412,7 @@ def test_an_entry_that_the_paper_lacks_is_a_dash(tmp_path):
     assert entries == ["missing [31.6]", "missing [28.5]", "-", "-", "[3.1]"]
 
 
+@pytest.mark.slow
 def test_table_1_is_the_papers(capsys):
     assert main(["run", "table1"]) == 0
     printed = capsys.readouterr().out

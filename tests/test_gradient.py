@@ -94,6 +94,7 @@ def derivatives():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS["direct"])
 def test_derivatives_of_both_forms_agree(derivatives, way):
     assert_close(derivatives["matmul"][way], derivatives["direct"][way])

@@ -26,6 +26,7 @@ def run(path, hang, signs):
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hang",
     [
@@ -43,6 +44,7 @@ def test_a_process_that_stalls_is_ended_and_says_where(hang, tmp_path):
     assert 'File "<string>", line' in path.read_text()
 
 
+@pytest.mark.slow
 def test_signs_of_life_keep_it_going(tmp_path):
     """For longer than it may stall."""
     path = tmp_path / "stall.txt"

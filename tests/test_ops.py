@@ -219,6 +219,7 @@ def test_fast_pointwise_with_gradients(groups, inputs, outputs, stride, shape, d
     assert_forms_agree(lambda x, k: chwn.conv(x, k, stride, groups), (x, kernel), summed)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 4), st.sampled_from([1, 3, 5]), strides, shapes, dtypes)
 def test_fast_depthwise_with_gradients(channels, size, stride, shape, dtype):
     batch, height, width = shape

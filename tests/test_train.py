@@ -160,6 +160,7 @@ def test_numbers_may_be_whole():
     assert unchecked(Recipe, learning_rate=1).schedule(steps=2)(1) == 0.5
 
 
+@pytest.mark.slow
 def test_loss_falls_on_one_batch():
     optimizer = RECIPE.optimizer(steps=60)
     graphdef, state = create_state(tiny(), optimizer)
@@ -335,6 +336,7 @@ def evaluated(directory):
     return [row["step"] for row in read_metrics(directory) if row["split"] == "test"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "steps"), [(64, [22, 42]), (337, [4, 8]), (1000, [2])])
 def test_each_epoch_is_evaluated_and_saved_once(tmp_path, batch_size, steps):
     """Of 1,348 images; a run that is interrupted in an evaluation, and goes on, does so too."""

@@ -264,6 +264,7 @@ def test_families_with_other_keys_may_be_swept_together(tmp_path, capsys):
     assert "name=mobilenet_v1,width=0.25-seed0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_grid_is_frozen_with_all_that_a_report_needs(tmp_path):
     """Nothing is built or counted for it again."""
     command = ["run", "grid", "--sweep.network.groups=3,8", "--config.network.repeats=1,1,1"]
