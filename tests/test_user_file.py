@@ -301,3 +301,24 @@ def test_unknown_files_and_names(tmp_path, capsys, monkeypatch):
         assert said in capsys.readouterr().err
     assert main(["run", "table3", "--sweep.network.groups=1,2"]) == 2
     assert "is for run grid" in capsys.readouterr().err
+
+
+def on_a_cluster(mine, launcher):
+    """Its cells, trained by an engine that has a queue of its own."""
+    directory = mine.parent / "sweep"
+    shrunk = [each for each in SHRUNK if "repeats" not in each]
+    options = ["--config.network.repeats=1,1,1", "--launcher", launcher, "--cells", "size=3"]
+    assert main(["run", str(mine), "--workdir", str(directory), *shrunk, *options]) == 0
+    sweep = manifest.open_sweep(directory)
+    assert sweep.run(sweep.cell("size=3"), 0).result["status"] == "done"
+
+
+@pytest.mark.ray
+def test_a_file_of_ones_own_on_ray(mine):
+    pytest.importorskip("ray")
+    on_a_cluster(mine, "ray")
+
+
+@pytest.mark.slurm
+def test_a_file_of_ones_own_on_slurm(mine, slurm_cluster):
+    on_a_cluster(mine, "slurm")
