@@ -29,9 +29,11 @@ def plugin(monkeypatch):
 
 @pytest.fixture
 def cluster(monkeypatch, tmp_path):
-    """Makes what a Slurm cluster says of itself; its own programs are not needed."""
+    """Makes what a Slurm cluster says of itself; neither its programs nor submitit are needed."""
     (tmp_path / "sbatch").touch(mode=0o755)
+    (tmp_path / "submitit.py").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
 
     def make(resources):
         said = {"ClusterName": "tests", "GresTypes": resources}
