@@ -85,13 +85,14 @@ def train(
             run.reopen()
         outcome: dict[str, Any] = {}
         with _attempt(run, outcome, networks), _ending(run, outcome):
-            dataset = _data(sweep, run, values).open()
             with _watch(run, values) as alive:
 
                 def interrupted() -> bool:
                     alive()
                     return interruption()
 
+                dataset = _data(sweep, run, values).open()
+                alive()
                 training = build(values, run.seed, dataset)
                 if is_lead():
                     _describe(run, values, training)
