@@ -6,10 +6,10 @@ devices (`Resident`) and reads others anew in every epoch (`Streamed`).
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from flax import nnx
 from PIL import Image
 
 from experiments.bench import machine
-from experiments.bench.measure import in_fresh_process, in_turns
+from experiments.bench.measure import in_fresh_process
 from experiments.report import markdown
 from shufflenet_jax import Stem, data, shufflenet
 from shufflenet_jax.data import Batch, Dataset, Preprocessing
@@ -32,9 +32,11 @@ IMAGES = 8_192
 """Training images that are drawn."""
 
 BATCH = 64
-ROUNDS = 7
+ROUNDS = 15
 
 _WAYS: dict[str, type[Inputs]] = {"streamed": Streamed, "resident": Resident}
+_BASE = "a batch in memory"
+_STEPS = 10
 _CLASSES = 8
 _SIZE = 32
 _PREPROCESSING = Preprocessing(
@@ -49,20 +51,20 @@ def table(threads: int) -> str:
         made = markdown.table(f"input, {_SIZE}px", "images/s a core", "us an image")
         for name, seconds in in_fresh_process(1, cpu_seconds, directory).items():
             made.add_row(name, f"{1 / seconds:,.0f}", f"{1e6 * seconds:.1f}")
-        steps = markdown.table("training step", "ms", "over one on a batch in memory")
+        steps = markdown.table("training step", "ms", "ratio", "processor time, ms", "ratio")
         times = in_fresh_process(threads, step_times, directory)
-        best = median(times["a batch in memory"])
-        for name, taken in times.items():
-            steps.add_row(
-                name,
-                f"{median(taken):.2f} [{min(taken):.2f}, {max(taken):.2f}]",
-                f"{median(taken) / best:.3f}",
-            )
+        base = _medians(times[_BASE])
+        for name, turns in times.items():
+            entries = []
+            for taken, least in zip(_medians(turns), base, strict=True):
+                entries += [f"{taken:.2f}", f"{taken / least:.3f}"]
+            steps.add_row(name, *entries)
     found = in_fresh_process(threads, machine.describe)
     return (
         f"{markdown.render(made)}\n\nProcessor time; files are in memory, as they were just drawn."
         f"\n\n{markdown.render(steps)}\n\n0.25x g=8 with a stem of stride 2, batch {BATCH}, "
-        f"{threads} threads, in turns: median of {ROUNDS} rounds [least, most]. "
+        f"{threads} threads, in turns of {_STEPS} steps: medians of {ROUNDS} rounds, and ratios to "
+        f"{_BASE}. "
         f"{found['processor']}, jax {found['versions']['jax']}."
     )
 
@@ -114,19 +116,36 @@ def cpu_seconds(directory: str) -> dict[str, float]:
     return found
 
 
-def step_times(directory: str) -> dict[str, list[float]]:
-    """The time in ms of a step, in each turn: on a batch in memory, and on the batches of a way."""
+def step_times(directory: str) -> dict[str, list[tuple[float, float]]]:
+    """A step on a batch in memory, and on the batches of each way.
+
+    Returns:
+      Of each turn, the time and the processor time of a step, in ms.
+    """
     dataset = data.load(f"folder:{directory}")
     streams = {way: _made(way, dataset).train(0, 10**9, 0) for way in _WAYS}
     batch = ONE_DEVICE.place(next(streams["streamed"]))
-    runs = {"a batch in memory": _steps(itertools.repeat(batch))}
+    runs = {_BASE: _steps(itertools.repeat(batch))}
     runs |= {way: _steps(batches) for way, batches in streams.items()}
     for run in runs.values():
         run()
-    times = in_turns(runs, ROUNDS, least=10)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    order = list(runs)
+    for _ in range(ROUNDS):
+        for name in order:
+            wall, processor = perf_counter(), process_time()
+            for _ in range(_STEPS):
+                runs[name]()
+            taken = perf_counter() - wall, process_time() - processor
+            times[name].append((1000 * taken[0] / _STEPS, 1000 * taken[1] / _STEPS))
+        order = [*order[1:], order[0]]
     for batches in streams.values():
         batches.close()
     return times
+
+
+def _medians(turns: Sequence[tuple[float, float]]) -> list[float]:
+    return [median(each) for each in zip(*turns, strict=True)]
 
 
 def _steps(batches: Iterator[Batch]) -> Callable[[], Any]:
