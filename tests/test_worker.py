@@ -38,7 +38,7 @@ def test_a_run_refuses_other_data(begun):
     assert not run.result["transient"]
 
 
-@pytest.mark.parametrize("torn", ["", '{"recipe.ep', "[]"])
+@pytest.mark.parametrize("torn", ["", '{"recipe.ep', "[]", "[" * 100_000])
 def test_a_torn_record_is_written_anew(torn, begun):
     sweep, run = begun
     (run.directory / "config.json").write_text(torn)

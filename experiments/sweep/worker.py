@@ -303,7 +303,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """What an earlier process wrote; None if none did, or if a crash of the machine tore it."""
     try:
         content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
