@@ -81,9 +81,10 @@ def fit(
         the result depends on it.
       broken: What is done about images that cannot be read.
       on_progress: Called at every row of training metrics.
-      interrupted: Whether to end now; asked before the first step, and after every step and
-        every batch of an evaluation. One process of several is enough to end all, which happens
-        within a few seconds, at a step on which they agree (`Interruption`).
+      interrupted: Whether to end now; asked before the first step, after every step and every
+        batch of an evaluation, and between the parts of images that are decoded to stay. One
+        process of several is enough to end all, which happens within a few seconds, at a step on
+        which they agree (`Interruption`).
 
     Raises:
       Diverged: The loss was no longer finite; the step is named.
