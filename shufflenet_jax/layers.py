@@ -130,8 +130,9 @@ class BatchNorm(nnx.BatchNorm):
             y = centred * chwn.per_channel(gain) + chwn.per_channel(bias)
             return y.astype(x.dtype)
         y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name)
-        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+        # An assignment to [...] would ask for shardings, for which JAX searches the whole trace.
+        self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
+        self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)
         return y
 
 
