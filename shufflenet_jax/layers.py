@@ -108,8 +108,9 @@ def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation of (c, h, w, b), by default with momentum and epsilon as in PyTorch.
 
-    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out, and
-    for maps of 16 bits, which stay so. Where the attribute ``axis_name`` is set, the statistics are
+    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out, for
+    maps of 16 bits, which stay so, and for a shortcut: with one, it returns relu(shortcut + the
+    normalised maps). Where the attribute ``axis_name`` is set, the statistics are
     those of the batch over a mapped axis.
     """
 
@@ -121,15 +122,19 @@ class BatchNorm(nnx.BatchNorm):
 
     # Of the options of nnx it has one, which has to be given.
     def __call__(  # type: ignore[override]
-        self, x: Float[Array, "c h w b"], *, use_running_average: bool
+        self,
+        x: Float[Array, "c h w b"],
+        *,
+        use_running_average: bool,
+        shortcut: Float[Array, "c h w b"] | None = None,
     ) -> Float[Array, "c h w b"]:
         scale, bias = self.scale[...], self.bias[...]
         if use_running_average:
             gain = lax.rsqrt(self.var[...] + self.epsilon) * scale
             centred = x.astype(jnp.float32) - chwn.per_channel(self.mean[...])
-            y = centred * chwn.per_channel(gain) + chwn.per_channel(bias)
-            return y.astype(x.dtype)
-        y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name)
+            y = (centred * chwn.per_channel(gain) + chwn.per_channel(bias)).astype(x.dtype)
+            return y if shortcut is None else chwn.add_relu(shortcut, y)
+        y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name, shortcut)
         # An assignment to [...] would ask for shardings, for which JAX searches the whole trace.
         self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
         self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)
@@ -179,8 +184,15 @@ class ConvNorm(nnx.Module):
         self.norm: nnx.Module = BatchNorm(out_channels, epsilon=epsilon, rngs=rngs)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        y = self.norm(self.conv(x), use_running_average=not train)
+    def __call__(
+        self,
+        x: Float[Array, "c h w b"],
+        *,
+        train: bool,
+        shortcut: Float[Array, "c2 h2 w2 b"] | None = None,
+    ) -> Float[Array, "c2 h2 w2 b"]:
+        """With a shortcut: relu(shortcut + what is normalised), the end of a residual unit."""
+        y = self.norm(self.conv(x), use_running_average=not train, shortcut=shortcut)
         return self.activation(y) if self.activation else y
 
 

@@ -110,9 +110,9 @@ class ShuffleUnit(Unit):
         y = self.reduce(x, train=train)
         y = self.mix(y, self.groups, axis=0)
         y = self.depthwise(y, train=train)
-        y = self.expand(y, train=train)
         if self.stride == 1:
-            return chwn.add_relu(x, y)
+            return self.expand(y, train=train, shortcut=x)
+        y = self.expand(y, train=train)
         return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
 
 
@@ -189,11 +189,11 @@ class ResidualUnit(Unit):
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.reduce(x, train=train)
         y = self.spatial(y, train=train)
-        y = self.expand(y, train=train)
         if self.concatenates:
+            y = self.expand(y, train=train)
             return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
         shortcut = self.project(x, train=train) if self.projects else x
-        return chwn.add_relu(shortcut, y)
+        return self.expand(y, train=train, shortcut=shortcut)
 
 
 class SqueezeExcitation(Unit):

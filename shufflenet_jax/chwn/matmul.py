@@ -56,10 +56,16 @@ def global_avg_pool(x: Array) -> Array:
 
 
 def batch_norm(
-    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+    x: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    axis_name: str | None,
+    shortcut: Array | None,
 ) -> tuple[Array, Array, Array]:
     """One multiply-add an element, backward too."""
-    return norm.batch_norm(x, scale, bias, epsilon=epsilon, axis_name=axis_name)
+    arrays = (x, scale, bias) if shortcut is None else (x, scale, bias, shortcut)
+    return norm.batch_norm(*arrays, epsilon=epsilon, axis_name=axis_name)
 
 
 def _add_relu_of_rows(x: Array, y: Array) -> Array:
