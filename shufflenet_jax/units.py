@@ -104,7 +104,9 @@ class ShuffleUnit(Unit):
         self.depthwise = ConvNorm(
             bottleneck, bottleneck, 3, stride=stride, groups=bottleneck, rngs=rngs
         )
-        self.expand = ConvNorm(bottleneck, branch, groups=groups, rngs=rngs)
+        self.expand = ConvNorm(
+            bottleneck, branch, groups=groups, ends_residual=stride == 1, rngs=rngs
+        )
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.reduce(x, train=train)
@@ -181,7 +183,7 @@ class ResidualUnit(Unit):
         self.spatial = ConvNorm(
             bottleneck, bottleneck, 3, stride=stride, groups=groups, activation=relu, rngs=rngs
         )
-        self.expand = ConvNorm(bottleneck, branch, rngs=rngs)
+        self.expand = ConvNorm(bottleneck, branch, ends_residual=not self.concatenates, rngs=rngs)
         self.projects = not pooled and (stride, in_channels) != (1, out_channels)
         if self.projects:
             self.project = ConvNorm(in_channels, out_channels, stride=stride, rngs=rngs)

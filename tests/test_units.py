@@ -20,6 +20,7 @@ from shufflenet_jax import (
     channel_shuffle,
     no_shuffle,
 )
+from shufflenet_jax.layers import BatchNorm
 
 
 def unit(in_channels, out_channels, stride, **options):
@@ -157,7 +158,7 @@ def test_plain_unit_is_two_convolutions(stride):
 def sharpen(built, scale=4.0):
     """Scales what batch normalisation returns, so that ReLU6 and sigmoid differ from their like."""
     for _, module in nnx.iter_modules(built):
-        if isinstance(module, nnx.BatchNorm):
+        if isinstance(module, BatchNorm):
             module.scale[...] = jnp.full_like(module.scale[...], scale)
     return scale
 

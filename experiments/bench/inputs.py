@@ -30,14 +30,13 @@ def network(net: Net) -> Network:
     made = _initial(net)
     random = np.random.default_rng(0)
     for _, module in nnx.iter_modules(made):
-        if isinstance(module, nnx.BatchNorm):
+        if isinstance(module, BatchNorm):
             for variable, low, high in (
                 (module.scale, 0.5, 1.0),
                 (module.bias, -0.5, 0.5),
                 (module.mean, -0.5, 0.5),
                 (module.var, 0.5, 1.5),
             ):
-                assert variable is not None
                 variable[...] = jnp.asarray(random.uniform(low, high, variable.shape), jnp.float32)
     return made
 

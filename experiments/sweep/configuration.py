@@ -1,6 +1,5 @@
 """Configurations as a user changes them; the library never sees a ConfigDict."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -9,9 +8,8 @@ from ml_collections import ConfigDict
 
 from experiments.launchers.engines import ENGINES
 from experiments.sweep.experiment import Cell
-from experiments.sweep.identity import as_json, flat
+from experiments.sweep.identity import as_json, flat, plain
 from shufflenet_jax.errors import InputError, did_you_mean
-from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.zoo import FAMILIES
 
 # Where data lie, who prepares them, whether they stay on the devices and what trains changes no
@@ -101,10 +99,7 @@ def _choose_family(config: ConfigDict, name: str, keep: bool = False) -> None:
 
 def arguments_of(name: str) -> dict[str, Any]:
     """What a configuration can set of a family of networks: the defaults, as plain values."""
-    return {
-        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
-        for key, value in FAMILIES[name].arguments.items()
-    }
+    return plain(FAMILIES[name])
 
 
 def _value(config: ConfigDict, key: str) -> Any:

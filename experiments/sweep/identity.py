@@ -14,7 +14,7 @@ from typing import Any
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.zoo import FAMILIES
+from shufflenet_jax.zoo import FAMILIES, Family
 
 Values = Mapping[str, Any]
 """Values by dotted key, as JSON has them: ``{"recipe.epochs": 10, "network.groups": 3}``."""
@@ -77,11 +77,16 @@ def defaults(values: Values) -> dict[str, Any]:
     known = {"recipe": dataclasses.asdict(Recipe()), "intervals": dataclasses.asdict(Intervals())}
     family = FAMILIES.get(values.get("network.name", ""))
     if family is not None:
-        known["network"] = {
-            key: dataclasses.asdict(value) if isinstance(value, Stem) else value
-            for key, value in family.arguments.items()
-        }
+        known["network"] = plain(family)
     return as_json(flat(known))
+
+
+def plain(family: Family) -> dict[str, Any]:
+    """What can be set of a family, as plain values."""
+    return {
+        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
+        for key, value in family.configurable.items()
+    }
 
 
 def differences(old: Values, new: Values) -> list[str]:
