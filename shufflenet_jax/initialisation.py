@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,26 +48,35 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1])
 
 
+Role = Literal["normalised", "plain", "classifier"]
+"""What follows a layer: batch normalisation, which undoes any scale; none; or the loss."""
+
+
 @dataclass(frozen=True)
 class Scheme:
     """What layers start with.
 
     Attributes:
-      conv: Draws kernels of convolutions, (k, k, c / groups, o).
-      linear: Draws kernels of linear layers, (i, o).
-      classifier: Draws that of the last one.
+      normalised: Draws the kernels, (k, k, c / groups, o), that batch normalisation follows.
+      plain: Draws those of other convolutions and linear layers, (i, o).
+      classifier: Draws that of the last layer.
       bias: Draws the bias of a layer, called with the shape of its kernel; None for zeros.
       norm_bias: That of batch normalisations.
       zero_residual: Whether the normalisation that ends a residual branch has a scale of 0, so that
         each unit starts as its shortcut (Goyal et al., arXiv 1706.02677, section 5.1).
     """
 
-    conv: Draw
-    linear: Draw
+    normalised: Draw
+    plain: Draw
     classifier: Draw
     bias: Draw | None = None
     norm_bias: float = 0.0
     zero_residual: bool = False
+
+    def kernel_of(self, role: Role, key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """The kernel of a layer."""
+        draws = {"normalised": self.normalised, "plain": self.plain, "classifier": self.classifier}
+        return draws[role](key, shape)
 
     def bias_of(self, key: Array, shape: tuple[int, ...]) -> Float[Array, " o"]:
         """The bias of a layer whose kernel has a shape."""
@@ -87,26 +96,32 @@ def _pytorch_bias(key: Array, shape: tuple[int, ...]) -> Float[Array, " o"]:
 
 _SMALL = partial(normal, 0.01)
 
+
+def _zeros(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    del key
+    return jax.device_put(np.zeros(shape, np.float32))
+
+
+_LIKE_PYTORCH = (one_over_root_of_fan_in,) * 3
+
 SCHEMES = {
-    "he": Scheme(he_normal, he_normal, _SMALL),
-    "he_zero": Scheme(he_normal, he_normal, _SMALL, zero_residual=True),
-    "uniform_zero": Scheme(one_over_root_of_fan_in, he_normal, _SMALL, zero_residual=True),
-    "pytorch": Scheme(
-        one_over_root_of_fan_in,
-        one_over_root_of_fan_in,
-        one_over_root_of_fan_in,
-        _pytorch_bias,
-    ),
+    "ours": Scheme(one_over_root_of_fan_in, he_normal, _zeros, zero_residual=True),
+    "pytorch": Scheme(*_LIKE_PYTORCH, bias=_pytorch_bias),
     "authors": Scheme(_authors_conv, _SMALL, _SMALL, norm_bias=1e-4),
+    "he": Scheme(he_normal, he_normal, _SMALL),
 }
 """The schemes by name.
 
-* ``he``: He normal convolutions.
-* ``pytorch``: what PyTorch's layers do by themselves.
-* ``authors``: as the authors' PyTorch code starts ShuffleNet V1.
+* ``ours``: each unit starts as its shortcut, and the network with equal logits for all classes, so
+  with a loss of ln(classes); convolutions before batch normalisation as PyTorch draws them, and
+  what is not normalised so that it neither fades nor grows from layer to layer (He et al.).
+* ``pytorch``: as the layers of PyTorch start by themselves.
+* ``authors``: as the authors start ShuffleNet V1 in PyTorch. Weights are normal, with deviations of
+  0.01 where images enter and in linear layers, and else of 1 / the input channels of a group.
+* ``he``: He normal, the last layer normal with 0.01.
 """
 
-DEFAULT = "he"
+DEFAULT = "ours"
 """The scheme by which layers start unless another is asked for."""
 
 

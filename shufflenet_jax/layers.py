@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.initialisation import Draw, Scheme, scheme
+from shufflenet_jax.initialisation import Role, Scheme, scheme
 from shufflenet_jax.ops import check_groups
 
 Activation = Callable[[Array], Array]
@@ -39,6 +39,7 @@ class Conv(nnx.Module):
       groups: Number of groups.
       padding: Zeros on each side; by default (k - 1) / 2.
       bias: Whether a bias is added to each channel. Convolutions before BN need none.
+      role: What follows, by which a scheme draws the weights; see `Scheme`.
       rngs: Source of the initial weights.
 
     Raises:
@@ -56,6 +57,7 @@ class Conv(nnx.Module):
         groups: int = 1,
         padding: int | None = None,
         bias: bool = False,
+        role: Role = "plain",
         rngs: nnx.Rngs,
     ):
         check_positive(
@@ -67,8 +69,7 @@ class Conv(nnx.Module):
         check_groups(in_channels, groups)
         check_groups(out_channels, groups)
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
-        self.kernel_shape = shape
-        self.has_bias = bias
+        self.kernel_shape, self.has_bias, self.role = shape, bias, role
         self.stride = stride
         self.groups = groups
         self.padding = padding
@@ -77,7 +78,7 @@ class Conv(nnx.Module):
     def initialise(self, scheme: Scheme, rngs: nnx.Rngs) -> None:
         """Draws the weights anew."""
         shape = self.kernel_shape
-        self.kernel = nnx.Param(scheme.conv(rngs.params(), shape))
+        self.kernel = nnx.Param(scheme.kernel_of(self.role, rngs.params(), shape))
         self.bias = nnx.Param(scheme.bias_of(rngs.params(), shape)) if self.has_bias else None
 
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c2 h2 w2 b"]:
@@ -188,6 +189,7 @@ class ConvNorm(nnx.Module):
             groups=groups,
             padding=padding,
             bias=bias,
+            role="normalised",
             rngs=rngs,
         )
         self.norm: nnx.Module = BatchNorm(
@@ -214,23 +216,22 @@ class Linear(nnx.Module):
       InputError: There are no features.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, in_features: int, out_features: int, *, role: Role = "plain", rngs: nnx.Rngs
+    ):
         check_positive(in_features=in_features, out_features=out_features)
-        self.kernel_shape = (in_features, out_features)
+        self.kernel_shape, self.role = (in_features, out_features), role
         self.initialise(scheme(), rngs)
 
     def initialise(self, scheme: Scheme, rngs: nnx.Rngs) -> None:
         """Draws the weights anew."""
-        draw = self._draw(scheme)
-        self.kernel = nnx.Param(draw(rngs.params(), self.kernel_shape))
-        self.bias = nnx.Param(scheme.bias_of(rngs.params(), self.kernel_shape))
+        shape = self.kernel_shape
+        self.kernel = nnx.Param(scheme.kernel_of(self.role, rngs.params(), shape))
+        self.bias = nnx.Param(scheme.bias_of(rngs.params(), shape))
 
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         kernel, bias = (each[...].astype(x.dtype) for each in (self.kernel, self.bias))
         return x @ kernel + bias[None]
-
-    def _draw(self, scheme: Scheme) -> Draw:
-        return scheme.linear
 
 
 class Classifier(Linear):
@@ -241,14 +242,11 @@ class Classifier(Linear):
 
     def __init__(self, in_features: int, num_classes: int, *, rngs: nnx.Rngs):
         check_positive(num_classes=num_classes)
-        super().__init__(in_features, num_classes, rngs=rngs)
+        super().__init__(in_features, num_classes, role="classifier", rngs=rngs)
 
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b classes"]:
         with jax.named_scope("head"):
             return super().__call__(x.astype(jnp.float32))
-
-    def _draw(self, scheme: Scheme) -> Draw:
-        return scheme.classifier
 
 
 def _full(channels: int, value: float) -> Float[Array, " c"]:
