@@ -161,14 +161,20 @@ def test_a_peer_without_a_form_that_works_is_not_measured():
     assert choice == Choice(failures={"broken": "ValueError: no such layout"})
 
 
-class Dies(Peer):
-    def forms(self, workload, network):
-        os._exit(1)
-
-
 class HasNoForms(Peer):
     def forms(self, workload, network):
         raise RuntimeError("not for this processor")
+
+
+def test_a_peer_that_cannot_say_its_forms_is_not_measured():
+    workload = Workload(Operation("avg_pool", 4, 8), "infer", 2)
+    reason = timings._prepare(workload, HasNoForms("has none", "peer_jax"), [np.ones(1)])
+    assert reason == "RuntimeError: not for this processor"
+
+
+class Dies(Peer):
+    def forms(self, workload, network):
+        os._exit(1)
 
 
 class DiesLater(Peer):
@@ -197,14 +203,12 @@ def test_what_fails_does_not_stop_the_rest():
     peers = [
         PEERS["ours"],
         Dies("dies", "peer_jax"),
-        HasNoForms("has none", "peer_jax"),
         DiesLater("dies later", "peer_jax"),
         HasTwoForms("has two", "peer_jax"),
     ]
     found = {each.peer: each for each in timings.time_workload(workload, peers, 2, 0.0)}
     assert list(found) == [peer.name for peer in peers]
     assert found["dies"].failure == "the process died"
-    assert found["has none"].failure == "RuntimeError: not for this processor"
     assert found["dies later"].failure == "the process died"
     for name, chosen in (("ours", "CHWN"), ("has two", "NHWC")):
         assert not found[name].failure
