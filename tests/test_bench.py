@@ -312,9 +312,7 @@ def test_markdown_says_what_a_reader_needs():
 
 def test_instructions_are_those_of_the_processor(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        "model name\t: x\nflags\t: fpu avx avx2 avx512f avx512bw\nflags\t: fpu\n"
-    )
+    cpuinfo.write_text("model name\t: x\nflags\t: fpu avx avx2 avx512f avx512bw\nflags\t: fpu\n")
     assert machine.instructions(cpuinfo) == ["AVX2", "AVX-512"]
     cpuinfo.write_text("flags\t: fpu avx avx2_of_another\n")
     assert machine.instructions(cpuinfo) == []

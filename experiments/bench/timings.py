@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,8 @@ def time_workload(
             if isinstance(choice, Choice) and choice.form
         }
         taken = rotate(turns, rounds, seconds) if turns else {}
+        for process in processes.values():  # all together: each takes a second to end
+            process.shutdown(wait=False)
     others = _others([each for of_peer in taken.values() for each in of_peer])
     return [
         _timing(workload, peer.name, choices[peer.name], taken.get(peer.name, ()), others)
@@ -110,13 +112,16 @@ def tolerance(workload: Workload, precision: str) -> float:
 
 _DIED = "the process died"
 
+_QUIET = 0.05
+"""Seconds before a turn: a pool's threads were seen to look for work 12 ms after their own."""
+
 
 def _choices(
     workload: Workload, peers: Sequence[Peer], processes: Mapping[str, ProcessPoolExecutor]
 ) -> dict[str, Choice | str]:
     """Prepares each peer in its process; returns which form is timed, or why none is."""
     for peer in peers:  # all together, because nothing is measured yet
-        processes[peer.name].submit(peer.load)
+        processes[peer.name].submit(_load, peer)
     expected: list[np.ndarray] = []
     choices: dict[str, Choice | str] = {}
     for peer in peers:
@@ -140,6 +145,10 @@ def network(workload: Workload) -> Network | None:
 
 _run: Callable[[], Any]
 """What the process of one peer runs in its turns."""
+
+
+def _load(peer: Peer) -> None:
+    peer.load()
 
 
 def _prepare_ours(workload: Workload, peer: Peer) -> tuple[Choice, list[np.ndarray]]:
@@ -166,6 +175,7 @@ def _prepare(workload: Workload, peer: Peer, expected: list[np.ndarray]) -> Choi
 
 def _take_turn() -> _Turn | str:
     """In the process of a peer: its turn, or why it could not take it."""
+    sleep(_QUIET)
     start, others = perf_counter(), _busy_others()
     try:
         milliseconds = turn(_run)
