@@ -276,8 +276,9 @@ CALAMITIES = {
         "killed by signal 9",
     ),
     # It surfaces as many things, also as an error of a library that swallows the real one. Such an
-    # error is not known as one that may pass, and ends the run at once.
-    "Out of memory, each time": (starve, (), ""),
+    # error is not known as one that may pass, and ends the run at once. And a library may wait for
+    # a thread that could not start, for ever.
+    "Out of memory, each time": (starve, ("--config.limits.stall_minutes=0.75",), ""),
     "A run that hangs, each time": (
         hang,
         ("--config.data.workers=1", "--config.limits.stall_minutes=0.75"),

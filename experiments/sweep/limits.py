@@ -20,7 +20,8 @@ class Limits:
       retries: How often a run is tried again after a failure that may pass: a process that died, a
         disk that was full, memory that ran out, a stall. What would fail again, such as an error in
         the code, is not tried again.
-      stall_minutes: A run that takes no step for so long is ended; compiling counts as no step.
+      stall_minutes: A run that takes no step for so long is ended; finding the data and compiling
+        count as no step.
     """
 
     retries: int = 2

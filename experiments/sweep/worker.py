@@ -85,13 +85,14 @@ def train(
             run.reopen()
         outcome: dict[str, Any] = {}
         with _attempt(run, outcome, networks), _ending(run, outcome):
-            dataset = _data(sweep, run, values).open()
             with _watch(run, values) as alive:
 
                 def interrupted() -> bool:
                     alive()
                     return interruption()
 
+                dataset = _data(sweep, run, values).open()
+                alive()
                 training = build(values, run.seed, dataset)
                 if is_lead():
                     _describe(run, values, training)
@@ -117,8 +118,8 @@ def _data(sweep: Sweep, run: Run, values: Values) -> Found:
     found = data.find(name, data_dir_of(values), known=sweep.listing(name))
     refuse_other_data(sweep.data_of(run.cell), found.identity)
     path = run.directory / "data.json"
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        refuse_other_data(json.loads(path.read_text()), found.identity)
+    if (before := _read(path)) is not None:
+        refuse_other_data(before, found.identity)
     if is_lead():
         _write(path, found.identity)
     return found
@@ -211,11 +212,11 @@ def _leave() -> None:
 def _check_configuration(run: Run, values: Values) -> None:
     """Records a run's configuration; refuses to go on with another one."""
     path = run.directory / "config.json"
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        if changes := differences(json.loads(path.read_text()), values):
-            raise InputError(
-                f"{run.directory} was begun with another configuration ({'; '.join(changes)})"
-            )
+    before = _read(path)
+    if before is not None and (changes := differences(before, values)):
+        raise InputError(
+            f"{run.directory} was begun with another configuration ({'; '.join(changes)})"
+        )
     _write(path, values)
 
 
@@ -295,6 +296,15 @@ def _attempt(run: Run, outcome: dict[str, Any], networks: Path | None) -> Iterat
     run.record_attempt(number, attempt)
     if outcome["status"] != "preempted":
         run.end(outcome)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What an earlier process wrote; None if none did, or if a crash of the machine tore it."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _write(path: Path, value: Any) -> None:
