@@ -48,7 +48,7 @@ OPERATIONS = [
 @cache
 def results_of(name: str, workload: Workload) -> dict[str, list[np.ndarray]]:
     """The results of every form of a peer."""
-    prepare = PEERS[name].forms(workload, timings.network(workload))
+    prepare = PEERS[name].forms(workload, inputs.network_of(workload))
     return {form: forms.first_results(make()) for form, make in prepare.items()}
 
 

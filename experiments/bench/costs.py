@@ -4,11 +4,12 @@ import os
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from experiments.bench import inputs
 from experiments.bench.measure import in_a_line, in_fresh_process
 from experiments.bench.peers import Peer
-from experiments.bench.timings import network
 from experiments.bench.workloads import Workload
 
 
@@ -34,17 +35,18 @@ class Cost:
 
 def cost_of(workload: Workload, peer: Peer, form: str) -> Cost:
     """Measures one form of a peer; if none is named, the first that it has."""
-    try:
-        return in_fresh_process(workload.threads, _cost, workload, peer, form)
-    except BrokenProcessPool:
-        return Cost(workload, peer.name, failure="the process died", form=form)
+    # A directory of its own: else PyTorch finds on disk what it compiled before.
+    with TemporaryDirectory() as compiled:
+        try:
+            return in_fresh_process(workload.threads, _cost, workload, peer, form, compiled)
+        except BrokenProcessPool:
+            return Cost(workload, peer.name, failure="the process died", form=form)
 
 
-def _cost(workload: Workload, peer: Peer, form: str) -> Cost:
-    # Else PyTorch finds on disk what it compiled before.
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+def _cost(workload: Workload, peer: Peer, form: str, compiled: str) -> Cost:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = compiled
     peer.load()
-    weights = network(workload)
+    weights = inputs.network_of(workload)
     before = _memory("VmRSS")
     start = perf_counter()
     try:

@@ -45,6 +45,11 @@ def network(net: Net) -> Network:
 _RANGES = {"scale": (0.5, 1.0), "bias": (-0.5, 0.5), "mean": (-0.5, 0.5), "var": (0.5, 1.5)}
 
 
+def network_of(workload: Workload) -> Network | None:
+    """The network of a workload; an operation has none."""
+    return network(workload.subject) if isinstance(workload.subject, Net) else None
+
+
 def _initial(net: Net) -> Network:
     return shufflenet(
         groups=net.groups,

@@ -11,7 +11,7 @@ process together with ours only.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,8 +27,7 @@ from experiments.bench import inputs, peer_jax
 from experiments.bench.forms import Choice, choose, first_results
 from experiments.bench.measure import fresh_process, in_a_line, processors, rotate, turn
 from experiments.bench.peers import Peer
-from experiments.bench.workloads import Net, Workload
-from shufflenet_jax.models.skeleton import Network
+from experiments.bench.workloads import Workload
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ def _choices(
     workload: Workload, peers: Sequence[Peer], processes: Mapping[str, ProcessPoolExecutor]
 ) -> dict[str, Choice | str]:
     """Prepares each peer in its process; returns which form is timed, or why none is."""
-    for peer in peers:  # all together, because nothing is measured yet
-        processes[peer.name].submit(_load, peer)
+    # All import together, and to the end: the forms of the first are measured after it.
+    wait([processes[peer.name].submit(_load, peer) for peer in peers])
     expected: list[np.ndarray] = []
     choices: dict[str, Choice | str] = {}
     for peer in peers:
@@ -138,11 +137,6 @@ def _choices(
     return choices
 
 
-def network(workload: Workload) -> Network | None:
-    """The network of a workload; an operation has none."""
-    return inputs.network(workload.subject) if isinstance(workload.subject, Net) else None
-
-
 _run: Callable[[], Any]
 """What the process of one peer runs in its turns."""
 
@@ -154,7 +148,7 @@ def _load(peer: Peer) -> None:
 def _prepare_ours(workload: Workload, peer: Peer) -> tuple[Choice, list[np.ndarray]]:
     """In the process of ours: its only form, and its results. An error of ours is not caught."""
     global _run
-    ((form, prepare),) = peer.forms(workload, network(workload)).items()
+    ((form, prepare),) = peer.forms(workload, inputs.network_of(workload)).items()
     prepared = prepare()
     _run = prepared.run
     return Choice(form), first_results(prepared)
@@ -164,7 +158,7 @@ def _prepare(workload: Workload, peer: Peer, expected: list[np.ndarray]) -> Choi
     """In the process of another: the form that was chosen, or why there are none."""
     global _run
     try:
-        forms = peer.forms(workload, network(workload))
+        forms = peer.forms(workload, inputs.network_of(workload))
     except Exception as error:  # whatever another framework may raise
         return in_a_line(error)
     choice, prepared = choose(forms, expected, tolerance(workload, str(peer_jax.precision())))
