@@ -20,7 +20,11 @@ from shufflenet_jax.units import ShuffleUnit
 
 
 def forms(workload: Workload, network: Network | None, variant: str) -> Forms:
-    """The step or the inference as one tf.function, in the only layout of TensorFlow on a CPU."""
+    """The step or the inference as one tf.function, in the only layout of TensorFlow on a CPU.
+
+    Without XLA, whose grouped convolutions are slow: with it, inference by 1x g=3 at batch 1 took
+    1.4 times as long.
+    """
     del variant
     assert network is not None
     return {"NHWC": lambda: _prepare(workload, network)}
