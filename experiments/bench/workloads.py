@@ -163,7 +163,7 @@ def full(threads: int) -> Plan:
 
 
 def quick(threads: int) -> Plan:
-    """A benchmark of a minute, to see that it works here; its numbers mean little."""
+    """A benchmark of two minutes, to see that it works here; its numbers mean little."""
     net = Net(8, 0.25, 32, short=True)
     train = Workload(net, "train", 4, threads)
     return Plan(
