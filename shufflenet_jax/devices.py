@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -31,8 +32,7 @@ class Devices:
     """The devices that share the batches of a run.
 
     Attributes:
-      mesh: Of one axis; None for a single device, for which every method does nothing, so that its
-        program is the plain one.
+      mesh: Of one axis; None for a single device, whose programs are the plain ones.
     """
 
     mesh: Mesh | None = None
@@ -60,19 +60,25 @@ class Devices:
         if batch_size % count:
             raise InputError(f"batch size {batch_size} does not divide among {count} devices")
 
-    def place(self, batch: Batch) -> Batch:
-        """Makes one batch, split over the devices, of this process's share of it."""
-        return self._put(batch, jax.make_array_from_process_local_data, PartitionSpec(_AXIS))
+    def place(self, tree: Tree) -> Tree:
+        """Makes arrays that are split over the devices, of this process's share of each.
+
+        Args:
+          tree: A batch, say. What is on the devices already stays as it is.
+        """
+        return jax.tree.map(functools.partial(self._put, PartitionSpec(_AXIS)), tree)
 
     def replicate(self, tree: Tree) -> Tree:
         """Copies arrays, equal in all processes, to every device."""
-        return self._put(tree, lambda to, leaf: jax.device_put(leaf, to), PartitionSpec())
+        return jax.tree.map(functools.partial(self._put, PartitionSpec()), tree)
 
-    def _put(self, tree: Tree, put: Callable, spec: PartitionSpec) -> Tree:
+    def _put(self, spec: PartitionSpec, array: Array | np.ndarray) -> Array:
         if self.mesh is None:
-            return tree
+            return jnp.asarray(array)
         sharding = NamedSharding(self.mesh, spec)
-        return jax.tree.map(lambda leaf: put(sharding, leaf), tree)
+        if isinstance(array, Array) and array.sharding.is_equivalent_to(sharding, array.ndim):
+            return array
+        return jax.make_array_from_process_local_data(sharding, np.asarray(array))
 
     def split(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
         """Runs ``function(batch, *replicated)`` on every device, with its share of the batch.
@@ -93,6 +99,22 @@ class Devices:
             return mapped(batch, *replicated)
 
         return whole
+
+    def map(self, function: Callable[..., Tree]) -> Callable[..., Tree]:
+        """Runs ``function(own, *replicated)`` on every device, with its share of what is split.
+
+        What it returns is split over the devices in the same way.
+        """
+        if self.mesh is None:
+            return function
+        split, whole = PartitionSpec(_AXIS), PartitionSpec()
+
+        def mapped(own: PyTree[Array], *replicated: PyTree[Array]) -> Tree:
+            specs = (split, *(whole for _ in replicated))
+            on_each = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=split)
+            return on_each(own, *replicated)
+
+        return mapped
 
     def sum(self, tree: Tree) -> Tree:
         """Within `split`: the sums over all devices."""

@@ -11,21 +11,16 @@ from pathlib import Path
 from flax import nnx
 
 from shufflenet_jax.checkpoint import Checkpoints, Restored
-from shufflenet_jax.data import (
-    NEVER_SKIPPED,
-    Batch,
-    Broken,
-    Dataset,
-    eval_batches,
-    train_batches,
-)
+from shufflenet_jax.data import NEVER_SKIPPED, Batch, Broken, Dataset
 from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
 from shufflenet_jax.metrics import MetricsLog
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
+from shufflenet_jax.resident import MEMORY_GB, Resident, fits
 from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
 
 __all__ = ["Diverged", "Intervals", "Preempted", "Progress", "fit"]
@@ -57,6 +52,7 @@ def fit(
     directory: Path,
     intervals: Intervals = DEFAULT_INTERVALS,
     num_workers: int = 0,
+    memory_gb: float = MEMORY_GB,
     broken: Broken = NEVER_SKIPPED,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -79,11 +75,16 @@ def fit(
         skipped, the rows of metrics say how many, as often as they were met ("skipped").
       intervals: How often to log, evaluate and save.
       num_workers: Processes that prepare images; 0 prepares them in this one.
+      memory_gb: Gigabytes of 10^9 bytes that the images of the data set may take on each device.
+        If they take less, and training sees them moved and mirrored only, they are decoded once
+        and stay there (`Resident`); else, or with 0, they are read anew in every epoch. No bit of
+        the result depends on it.
       broken: What is done about images that cannot be read.
       on_progress: Called at every row of training metrics.
-      interrupted: Whether to end now; asked before the first step, and after every step and
-        every batch of an evaluation. One process of several is enough to end all, which happens
-        within a few seconds, at a step on which they agree (`Interruption`).
+      interrupted: Whether to end now; asked before the first step, after every step and every
+        batch of an evaluation, and between the parts of images that are decoded to stay. One
+        process of several is enough to end all, which happens within a few seconds, at a step on
+        which they agree (`Interruption`).
 
     Raises:
       Diverged: The loss was no longer finite; the step is named.
@@ -135,16 +136,19 @@ def fit(
         record = Record(restored, checkpoints, log, Interruption(interrupted))
         del state, restored  # only the record's is trained; no other takes up memory
 
+        resident = fits(dataset, recipe.preprocessing, memory_gb)
+        images = (Resident if resident else Streamed)(
+            dataset=dataset,
+            preprocessing=recipe.preprocessing,
+            batch_size=recipe.batch_size,
+            devices=devices,
+            num_workers=num_workers,
+            skipped=skipped,
+            go_on=record.go_on_or_save,
+        )
+
         def test() -> Evaluation:
-            batches = eval_batches(
-                dataset.test,
-                recipe.preprocessing,
-                batch_size=recipe.batch_size,
-                num_workers=num_workers,
-                skipped=skipped["test"],
-                share=share(),
-            )
-            with closing(batches):
+            with closing(images.test()) as batches:
                 placed = map(devices.place, batches)
                 return evaluate(record.state, _each(placed, then=record.go_on_or_save))
 
@@ -161,17 +165,7 @@ def fit(
         # Interrupted in the middle of it.
         if timetable.evaluates(start) and not record.has_test_at(start):
             evaluation = test_and_log(start)
-        batches = train_batches(
-            dataset.train,
-            recipe.preprocessing,
-            batch_size=recipe.batch_size,
-            seed=seed,
-            steps=total,
-            start_step=start,
-            num_workers=num_workers,
-            skipped=skipped["train"],
-            share=share(),
-        )
+        batches = images.train(seed, total, start)
         stack.enter_context(closing(batches))
         pace = _Pace(start)
         for step, batch in enumerate(batches, start + 1):

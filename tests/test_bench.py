@@ -367,6 +367,7 @@ def options(**changed) -> Namespace:
         "plot": None,
         "threads": 1,
         "sections": "*",
+        "input": False,
         "seeds": False,
         "sweep": False,
     }

@@ -27,7 +27,7 @@ from shufflenet_jax import data
 from shufflenet_jax.data import folder
 from shufflenet_jax.data.decode import BrokenImage, decode
 from shufflenet_jax.data.digits import Digits
-from shufflenet_jax.data.preprocess import eval_image, train_image
+from shufflenet_jax.data.preprocess import draw_moves, eval_image, train_image
 from shufflenet_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +45,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def augmented(preprocessing, image: bytes, key: str, rng) -> np.ndarray:
+    """A training image by all that chance draws for it."""
+    return train_image(preprocessing, image, key, draw_moves(preprocessing, 1, rng).of(0), rng)
 
 
 def write_folder(root: Path, *names: str) -> Path:
@@ -799,7 +804,7 @@ def test_broken_image_is_named(broken):
     for read in (
         lambda: decode(broken, "n01/x.JPEG"),
         lambda: eval_image(PLAIN, broken, "n01/x.JPEG"),
-        lambda: train_image(PLAIN, broken, "n01/x.JPEG", rng),
+        lambda: augmented(PLAIN, broken, "n01/x.JPEG", rng),
     ):
         with pytest.raises(BrokenImage, match=r"cannot read image n01/x\.JPEG: "):
             read()
@@ -867,7 +872,7 @@ def test_sizes_that_pil_guards_servers_against(monkeypatch):
 def test_shift_is_a_translation_with_zeros(seed):
     preprocessing = data.Preprocessing(**(PLAIN.__dict__ | {"image_size": 16, "shift": 0.25}))
     pixels = noise(16, 16) | 1
-    shifted = train_image(
+    shifted = augmented(
         preprocessing, encoded(Image.fromarray(pixels)), "", np.random.default_rng(seed)
     )
     padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)))
@@ -886,8 +891,7 @@ def test_shifts_reach_every_offset_in_both_directions():
     image = encoded(Image.fromarray(dot))
     rng = np.random.default_rng(0)
     places = {
-        tuple(np.argwhere(train_image(preprocessing, image, "", rng)[..., 0])[0])
-        for _ in range(200)
+        tuple(np.argwhere(augmented(preprocessing, image, "", rng)[..., 0])[0]) for _ in range(200)
     }
     assert places == set(itertools.product((3, 4, 5), repeat=2))
 
@@ -904,7 +908,7 @@ def test_random_resized_part_keeps_its_bounds(seed, scale):
     # Red tells x, green tells y: the slopes of the result are the part's width and height.
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))
     image = encoded(Image.fromarray(np.stack([ramp, ramp.T, 0 * ramp], axis=-1)))
-    part = train_image(preprocessing, image, "", np.random.default_rng(seed))
+    part = augmented(preprocessing, image, "", np.random.default_rng(seed))
     assert part.shape == (32, 32, 3)
     assert part.dtype == np.uint8
     inner = part[4:-4, 4:-4].astype(float)
@@ -918,7 +922,7 @@ def test_random_part_of_a_strip_is_its_central_square():
     strip = np.zeros((8, 200, 3), np.uint8)
     strip[:, 96:104] = 255
     preprocessing = data.Preprocessing(image_size=8, scale=(0.9, 1.0), color=0.0, lighting=0.0)
-    part = train_image(preprocessing, encoded(Image.fromarray(strip)), "", np.random.default_rng(0))
+    part = augmented(preprocessing, encoded(Image.fromarray(strip)), "", np.random.default_rng(0))
     assert (part == 255).all()
 
 
@@ -933,7 +937,7 @@ def test_flip_mirrors_half_of_the_images_or_none(crop):
         preprocessing = data.Preprocessing(
             16, crop, shift=0.0, flip=flip, color=0.0, eval_resize=1.0
         )
-        parts = [train_image(preprocessing, image, "", rng).astype(int) for _ in range(200)]
+        parts = [augmented(preprocessing, image, "", rng).astype(int) for _ in range(200)]
         return np.mean([part[:, 8:].sum() > part[:, :8].sum() for part in parts])
 
     assert flipped(False) == 0
@@ -946,7 +950,7 @@ def test_color_changes_by_no_more_than_asked():
     values = {}
     for color in (0.0, 0.4):
         preprocessing = data.Preprocessing(8, "shift", shift=0.0, color=color, lighting=0.0)
-        values[color] = [train_image(preprocessing, image, "", rng)[0, 0, 0] for _ in range(300)]
+        values[color] = [augmented(preprocessing, image, "", rng)[0, 0, 0] for _ in range(300)]
     assert set(values[0]) == {100}
     # On an even gray only the brightness tells.
     assert 60 <= min(values[0.4]) < 65
@@ -961,7 +965,7 @@ def test_lighting_moves_all_pixels_alike_without_wrapping():
     rng = np.random.default_rng(0)
     offsets = []
     for _ in range(100):
-        pixels = train_image(preprocessing, image, "", rng).astype(int)
+        pixels = augmented(preprocessing, image, "", rng).astype(int)
         offset = pixels[0, 4] - 128
         np.testing.assert_array_equal(pixels[:, 4], np.broadcast_to(128 + offset, (9, 3)))
         np.testing.assert_array_equal(pixels[0, [0, 8]].min(0), np.maximum(offset, 0))

@@ -138,6 +138,15 @@ def test_many_devices_evaluate_as_one(found):
     assert many[3] == 16 + 5
 
 
+@pytest.mark.slow
+def test_images_that_stay_on_many_devices_are_those_of_one(found):
+    """Bit by bit, where each device gathers its own share of a batch."""
+    for name in ("image", "label", "mask"):
+        one, many = found[f"resident_{name}_1"], found[f"resident_{name}_8"]
+        np.testing.assert_array_equal(many, one)
+        assert len(one) == 10 + 29
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("localhost", 0))

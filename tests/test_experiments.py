@@ -266,6 +266,7 @@ MISTAKES = {
     "run table3 --config.network.repeats=4,8": "repeats",
     "run table6 --config.recipe.preprocessing.image_size=24": "at least 32x32, not 24x24",
     "run table3 --config.data.workers=-1": "data.workers must be at least 0",
+    "run table3 --config.data.memory_gb=nan": "data.memory_gb must be at least 0",
     "run table3 --config.data.broken_budget=nan": "broken_budget is nan",
     "run table3 --config.data.dir=None": "data.dir must be a text, not None: leave it empty",
     "run table3 --config.data.dir={tmp}/file": "{tmp}/file is not a folder",

@@ -281,7 +281,12 @@ CALAMITIES = {
     "Out of memory, each time": (starve, ("--config.limits.stall_minutes=0.75",), ""),
     "A run that hangs, each time": (
         hang,
-        ("--config.data.workers=1", "--config.limits.stall_minutes=0.75"),
+        # Images that stay on the device need no processes beside the run for long.
+        (
+            "--config.data.workers=1",
+            "--config.data.memory_gb=0",
+            "--config.limits.stall_minutes=0.75",
+        ),
         "no step was taken",
     ),
 }

@@ -308,13 +308,14 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, whole):
 @pytest.mark.slow
 def test_a_preempted_run_loses_no_step_and_ends_in_the_same_bits(tmp_path, whole):
     """Interrupted at every kind of moment: rows are due at steps 5, 10, ... and at 22."""
-    # The question is asked before the first step, after each of 42, and after each batch of the
-    # evaluations that follow steps 22, at which the first epoch ends, and 42.
+    # Of images that are read anew, the question is asked before the first step, after each of 42,
+    # and after each batch of the evaluations that follow steps 22, at which the first epoch ends,
+    # and 42.
     step, polls, reached = 0, [1, 2, 7, 9, 4, 3, 5, 13, 1, 2, 1], []
     for count in polls:
         asked = iter([False] * (count - 1) + [True])
         with pytest.raises(Preempted) as caught:
-            train(tmp_path, TWO_EPOCHS, interrupted=lambda asked=asked: next(asked))
+            train(tmp_path, TWO_EPOCHS, memory_gb=0.0, interrupted=lambda asked=asked: next(asked))
         assert caught.value.step >= step
         step = caught.value.step
         reached.append(step)
@@ -355,10 +356,11 @@ def test_each_epoch_is_evaluated_and_saved_once(tmp_path, batch_size, steps):
     assert evaluated(tmp_path / "whole") == steps
     look(None)
     assert sorted(set(saved)) == steps
-    # After the question before the first step, those after each, and the first of the evaluation.
+    # After the question before the first step, those after each, and the first of the evaluation:
+    # no more are asked of images that are read anew.
     answers = iter([False] * (steps[0] + 1) + [True] + [False] * 1000)
     with pytest.raises(Preempted) as caught:
-        run("other", interrupted=lambda: next(answers))
+        run("other", memory_gb=0.0, interrupted=lambda: next(answers))
     assert caught.value.step == steps[0]
     assert run("other") == whole
     assert differences(tmp_path / "whole", tmp_path / "other") == []

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -43,6 +44,8 @@ def run(tmp_path_factory, found_meanwhile):
     describe(directory, name="mine", arguments=ARGUMENTS, preprocessing=TINY, class_names=NAMES)
 
     def look(progress):
+        while progress.step == 30 and not list(directory.glob("checkpoints/sha256/*.json")):
+            time.sleep(0.01)  # that of step 22 is written beside the steps
         if list(directory.glob("checkpoints/sha256/*.json")):
             found_meanwhile.append((progress.step, load_trained(directory, PlainUnit)))
 

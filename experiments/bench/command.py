@@ -7,7 +7,17 @@ import sys
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from experiments.bench import costs, machine, measure, seeds, sweep, tables, timings, workloads
+from experiments.bench import (
+    costs,
+    input,
+    machine,
+    measure,
+    seeds,
+    sweep,
+    tables,
+    timings,
+    workloads,
+)
 from experiments.bench.peers import PEERS, Peer, choose
 from experiments.bench.workloads import Plan
 from shufflenet_jax.errors import InputError
@@ -18,8 +28,8 @@ def run(options: argparse.Namespace) -> str:
 
     Args:
       options: json, quick, peers (names, or None for all), sections (a glob of their titles),
-        threads, seeds (only the ways to train several), sweep (only what the runner costs), and
-        plot (a path or None).
+        threads, input (only what images cost), seeds (only the ways to train several), sweep (only
+        what the runner costs), and plot (a path or None).
 
     Raises:
       InputError: An unknown peer or section, more threads than processors, or a plot without
@@ -29,6 +39,8 @@ def run(options: argparse.Namespace) -> str:
         raise InputError("the benchmark binds processes to processors, which needs Linux")
     if options.threads > (processors := len(os.sched_getaffinity(0))):
         raise InputError(f"{options.threads} threads, but {processors} processors")
+    if options.input:
+        return input.table(options.threads)
     if options.sweep:
         return sweep.table()
     if options.seeds:

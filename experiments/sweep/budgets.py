@@ -18,6 +18,7 @@ from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.fit import Intervals
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Stem
 from shufflenet_jax.recipe import Recipe
+from shufflenet_jax.resident import MEMORY_GB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +89,9 @@ def budget(name: str) -> ConfigDict:
 
     Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
     ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images;
-    broken and broken_budget, the fields of `Broken`), ``recipe``, ``intervals`` and ``limits`` (the
-    fields of `Recipe`, `Intervals` and `Limits`), ``ray`` and ``slurm`` (those of the engines).
+    memory_gb, what decoded images may take on each device; broken and broken_budget, the fields of
+    `Broken`), ``recipe``, ``intervals`` and ``limits`` (the fields of `Recipe`, `Intervals` and
+    `Limits`), ``ray`` and ``slurm`` (those of the engines).
 
     Raises:
       InputError: There is none of that name.
@@ -108,6 +110,7 @@ def budget(name: str) -> ConfigDict:
                 "name": chosen.data,
                 "dir": "",
                 "workers": 0,
+                "memory_gb": MEMORY_GB,
                 "broken": NEVER_SKIPPED.policy,
                 "broken_budget": NEVER_SKIPPED.budget,
             },

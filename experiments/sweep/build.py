@@ -35,6 +35,7 @@ class Training:
     recipe: Recipe
     intervals: Intervals
     num_workers: int
+    memory_gb: float
     broken: Broken
 
 
@@ -55,6 +56,7 @@ def build(values: Values, seed: int, dataset: Dataset) -> Training:
         recipe=recipe_of(values),
         intervals=_made(Intervals, "intervals", values),
         num_workers=values["data.workers"],
+        memory_gb=values["data.memory_gb"],
         broken=Broken(values["data.broken"], values["data.broken_budget"]),
     )
 
@@ -75,6 +77,8 @@ def check(values: Values, examples: int) -> None:
     Broken(values["data.broken"], values["data.broken_budget"])
     if values["data.workers"] < 0:
         raise InputError(f"data.workers must be at least 0, not {values['data.workers']}")
+    if not values["data.memory_gb"] >= 0:  # nor is a NaN
+        raise InputError(f"data.memory_gb must be at least 0, not {values['data.memory_gb']}")
     if recipe.batch_size > examples:
         raise InputError(
             f"recipe.batch_size {recipe.batch_size} is more than the {examples} images"

@@ -14,9 +14,16 @@ from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.zoo import FAMILIES
 
-# Where data lie, who prepares them and what trains changes no result; nor does what is done about
-# broken images change one that there is without it (`Broken`).
-_OF_A_RUN = ("data.dir", "data.workers", "data.broken", "data.broken_budget", "limits.")
+# Where data lie, who prepares them, whether they stay on the devices and what trains changes no
+# result; nor does what is done about broken images change one that there is without it (`Broken`).
+_OF_A_RUN = (
+    "data.dir",
+    "data.workers",
+    "data.memory_gb",
+    "data.broken",
+    "data.broken_budget",
+    "limits.",
+)
 _OF_ENGINES = tuple(f"{name}." for name in ENGINES)
 CHANGEABLE = (*_OF_A_RUN, *_OF_ENGINES)
 """Keys, or their beginnings, that may be other ones each time that a sweep goes on."""

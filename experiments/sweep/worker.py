@@ -104,6 +104,7 @@ def train(
                     directory=run.directory,
                     intervals=training.intervals,
                     num_workers=training.num_workers,
+                    memory_gb=training.memory_gb,
                     broken=training.broken,
                     on_progress=lambda progress: _report(run, progress),
                     interrupted=interrupted,

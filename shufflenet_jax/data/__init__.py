@@ -3,20 +3,32 @@
 from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
 from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Identity
 from shufflenet_jax.data.decode import BrokenImage
-from shufflenet_jax.data.pipeline import Batch, Share, eval_batches, train_batches
-from shufflenet_jax.data.preprocess import Preprocessing
+from shufflenet_jax.data.draws import Draws
+from shufflenet_jax.data.pipeline import (
+    STAND_IN,
+    Batch,
+    Batches,
+    Share,
+    eval_batches,
+    train_batches,
+)
+from shufflenet_jax.data.preprocess import Moves, Preprocessing
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
     "NEVER_SKIPPED",
+    "STAND_IN",
     "Batch",
+    "Batches",
     "Broken",
     "BrokenImage",
     "Dataset",
+    "Draws",
     "Example",
     "Examples",
     "Found",
     "Identity",
+    "Moves",
     "Preprocessing",
     "Share",
     "Skipped",

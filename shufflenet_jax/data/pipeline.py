@@ -1,9 +1,9 @@
 """Batches of images, made ahead of the accelerator by grain."""
 
-import functools
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt8
@@ -11,16 +11,19 @@ from jaxtyping import Array, Bool, Int32, UInt8
 from shufflenet_jax.data.broken import Skipped
 from shufflenet_jax.data.dataset import Example, Examples
 from shufflenet_jax.data.decode import BrokenImage
+from shufflenet_jax.data.draws import Draws
 from shufflenet_jax.data.preprocess import Preprocessing, eval_image, train_image
 from shufflenet_jax.errors import InputError
 
 # grain is imported where it is used: it takes 0.7 s.
 
-_Pixels = UInt8[np.ndarray, "h w 3"]
+_Pixels = UInt8[np.ndarray, "s s 3"]
 
-# What stands in the place of a broken image: the mean colour of ImageNet, which is all zero once it
-# is normalised.
-_STAND_IN = (124, 116, 104)
+STAND_IN = (124, 116, 104)
+"""What stands in the place of a broken image: the mean colour of ImageNet, RGB.
+
+It is all zero once it is normalised.
+"""
 
 
 class Batch(NamedTuple):
@@ -42,14 +45,6 @@ Batches = Generator[Batch, None, None]
 """Batches one after another; closing it ends whatever makes them."""
 
 
-class _Sample(NamedTuple):
-    """One image of a batch; broken is its key if it is, else None."""
-
-    image: _Pixels
-    label: int
-    broken: str | None
-
-
 @dataclass(frozen=True)
 class Share:
     """One of several equal parts of every batch, each of which a process of its own prepares.
@@ -62,8 +57,8 @@ class Share:
     index: int = 0
     count: int = 1
 
-    def size(self, batch_size: int) -> int:
-        """Images in the part.
+    def places(self, batch_size: int) -> range:
+        """The places of a batch that the part holds.
 
         Raises:
           InputError: There would be none, or the parts would not be equal.
@@ -72,7 +67,8 @@ class Share:
             raise InputError(f"batch size is {batch_size}, but must be at least 1")
         if batch_size % self.count:
             raise InputError(f"batch size {batch_size} does not divide into {self.count} parts")
-        return batch_size // self.count
+        size = batch_size // self.count
+        return range(self.index * size, (self.index + 1) * size)
 
 
 WHOLE = Share()
@@ -107,23 +103,11 @@ def train_batches(
       InputError: A batch is larger than the data set, or it does not divide. While iterating: an
         image cannot be read, or more are broken than `skipped` allows.
     """
-    import grain
-
-    size = share.size(batch_size)
-    if batch_size > len(examples):
-        raise InputError(f"batch size {batch_size} exceeds the {len(examples)} training images")
+    places = share.places(batch_size)
     _check_workers(num_workers)
-    dataset = (
-        grain.MapDataset.source(examples)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(functools.partial(_train_example, preprocessing, skipped is not None))
-        .batch(size, drop_remainder=True, batch_fn=functools.partial(_batch, size))
-    )
-    begin, end = (step * share.count for step in (start_step, steps))
-    parts = dataset[begin + share.index : end : share.count]
-    return _iterate(parts, num_workers, skipped)
+    draws = Draws(seed, len(examples), batch_size, preprocessing)
+    make = _TrainBatch(examples, draws, places, skipped is not None)
+    return _received(_ahead(make, range(start_step, steps), num_workers), skipped)
 
 
 def eval_batches(
@@ -134,6 +118,7 @@ def eval_batches(
     num_workers: int = 0,
     skipped: Skipped | None = None,
     share: Share = WHOLE,
+    ahead: bool = True,
 ) -> Batches:
     """Every example once, in order; the last batch is padded and masked to the full size.
 
@@ -142,31 +127,103 @@ def eval_batches(
       num_workers: Processes that make batches; 0 for a thread of this process.
       skipped: Receives the broken images, which are masked. Without it they are an error.
       share: The part of each batch to make; there are as many of each part as of any other.
+      ahead: Whether the thread makes batches before they are asked for. False makes them when
+        they are, without a thread, for one who does nothing but to wait for them.
 
     Raises:
       InputError: A batch does not divide. While iterating: an image cannot be read, or more are
         broken than `skipped` allows.
     """
-    import grain
-
-    size = share.size(batch_size)
+    places = share.places(batch_size)
     _check_workers(num_workers)
-    dataset = (
-        grain.MapDataset.source(examples)
-        .map(functools.partial(_eval_example, preprocessing, skipped is not None))
-        .batch(size, batch_fn=functools.partial(_batch, size))
+    make = _EvalBatch(examples, preprocessing, batch_size, places, skipped is not None)
+    numbers = range(-(-len(examples) // batch_size))
+    if num_workers or ahead:
+        making = _ahead(make, numbers, num_workers)
+    else:
+        making = (make(number) for number in numbers)
+    return _received(making, skipped)
+
+
+_Made = tuple[Batch, list[str]]
+"""A batch, and the keys of the images in it that are broken."""
+
+_Making = Generator[_Made, None, None]
+
+
+@dataclass(frozen=True)
+class _TrainBatch:
+    """Makes places of the batch of a step. Can be pickled, for workers."""
+
+    examples: Examples
+    draws: Draws
+    places: range
+    skip: bool
+
+    def __call__(self, step: int) -> _Made:
+        numbers, moves = self.draws.images(step), self.draws.moves(step)
+
+        def read(example: Example, row: int) -> _Pixels:
+            place = self.places[row]
+            rng = self.draws.rng(step, place)
+            return train_image(
+                preprocessing, example["image"], example["key"], moves.of(place), rng
+            )
+
+        preprocessing = self.draws.preprocessing
+        chosen = numbers[self.places.start : self.places.stop].tolist()
+        return _filled(chosen, self.examples, read, preprocessing, len(self.places), self.skip)
+
+
+@dataclass(frozen=True)
+class _EvalBatch:
+    """Makes places of a batch of an evaluation, by its number. Can be pickled, for workers."""
+
+    examples: Examples
+    preprocessing: Preprocessing
+    batch_size: int
+    places: range
+    skip: bool
+
+    def __call__(self, number: int) -> _Made:
+        def read(example: Example, row: int) -> _Pixels:
+            return eval_image(self.preprocessing, example["image"], example["key"])
+
+        start = number * self.batch_size
+        # Of the last batch, there may be no images left for these places.
+        numbers = range(len(self.examples))[start + self.places.start : start + self.places.stop]
+        return _filled(
+            numbers, self.examples, read, self.preprocessing, len(self.places), self.skip
+        )
+
+
+def _filled(
+    numbers: Sequence[int],
+    examples: Examples,
+    read: Callable[[Example, int], _Pixels],
+    preprocessing: Preprocessing,
+    size: int,
+    skip: bool,
+) -> _Made:
+    """Makes a batch of examples by their numbers; what is left of its size is masked."""
+    batch = Batch(
+        np.zeros((size, *preprocessing.image_shape), np.uint8),
+        np.zeros(size, np.int32),
+        np.zeros(size, bool),
     )
-    parts = dataset[share.index :: share.count]
-    # Of the last batch, there may be no images left for this share.
-    shape = (size, preprocessing.image_size, preprocessing.image_size, 3)
-    empty = Batch(np.zeros(shape, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
-    missing = -(-len(examples) // batch_size) - len(parts)
-    return _followed(_iterate(parts, num_workers, skipped), [empty] * missing)
-
-
-def _followed(batches: Batches, more: Sequence[Batch]) -> Batches:
-    yield from batches
-    yield from more
+    broken = []
+    for row, number in enumerate(numbers):
+        example = examples[number]
+        batch.label[row] = example["label"]
+        try:
+            batch.image[row] = read(example, row)
+            batch.mask[row] = True
+        except BrokenImage:
+            if not skip:
+                raise
+            batch.image[row] = STAND_IN
+            broken.append(example["key"])
+    return batch, broken
 
 
 def _check_workers(num_workers: int) -> None:
@@ -174,48 +231,8 @@ def _check_workers(num_workers: int) -> None:
         raise InputError(f"num_workers is {num_workers}, but must be at least 0")
 
 
-def _train_example(
-    preprocessing: Preprocessing, skip: bool, example: Example, rng: np.random.Generator
-) -> _Sample:
-    read = functools.partial(train_image, rng=rng)
-    return _sample(read, preprocessing, skip, example)
-
-
-def _eval_example(preprocessing: Preprocessing, skip: bool, example: Example) -> _Sample:
-    return _sample(eval_image, preprocessing, skip, example)
-
-
-def _sample(
-    read: Callable[[Preprocessing, bytes, str], _Pixels],
-    preprocessing: Preprocessing,
-    skip: bool,
-    example: Example,
-) -> _Sample:
-    try:
-        image = read(preprocessing, example["image"], example["key"])
-    except BrokenImage:
-        if not skip:
-            raise
-        size = preprocessing.image_size
-        stand_in = np.full((size, size, 3), _STAND_IN, np.uint8)
-        return _Sample(stand_in, example["label"], example["key"])
-    return _Sample(image, example["label"], None)
-
-
-def _batch(batch_size: int, samples: Sequence[_Sample]) -> tuple[Batch, list[str]]:
-    """A batch, and the keys of the images in it that are broken."""
-    image = np.zeros((batch_size, *samples[0].image.shape), np.uint8)
-    label = np.zeros(batch_size, np.int32)
-    mask = np.zeros(batch_size, bool)
-    for index, sample in enumerate(samples):
-        image[index] = sample.image
-        label[index] = sample.label
-        mask[index] = sample.broken is None
-    broken = [sample.broken for sample in samples if sample.broken is not None]
-    return Batch(image, label, mask), broken
-
-
-def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Batches:
+def _ahead(make: Callable[[int], _Made], numbers: range, num_workers: int) -> _Making:
+    """Makes batches in a thread or in workers, before they are asked for."""
     import grain
     from absl import flags
 
@@ -223,8 +240,10 @@ def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Batches
     # lock, which halves the speed on tiny images; on large ones workers gain more. A worker
     # prefetches by itself.
     threads = 0 if num_workers else 1
-    dataset = dataset.to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    dataset = (
+        grain.MapDataset.range(numbers.start, numbers.stop)
+        .map(make)
+        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     )
     if num_workers:
         # grain hands its absl flags on to the workers, which fails where absl.app did not start
@@ -232,12 +251,18 @@ def _iterate(dataset: Any, num_workers: int, skipped: Skipped | None) -> Batches
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    batches = iter(dataset)
+    made = iter(dataset)
     try:
-        for batch, broken in batches:
+        yield from made
+    finally:
+        made.close()
+
+
+def _received(making: _Making, skipped: Skipped | None) -> Batches:
+    """The batches alone; their broken images are counted."""
+    with closing(making):
+        for batch, broken in making:
             for key in broken:
                 assert skipped is not None  # else it was an error
                 skipped.add(key)
             yield batch
-    finally:
-        batches.close()

@@ -3,9 +3,10 @@
 import math
 import numbers
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, Bool, Int32, UInt8
 from PIL import Image, ImageEnhance
 
 from shufflenet_jax.data.decode import naming, opened, rgb
@@ -77,6 +78,43 @@ class Preprocessing:
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but must be {rule}")
 
+    @property
+    def only_moves(self) -> bool:
+        """Whether training sees the evaluation images, moved and mirrored, and no other pixels."""
+        return self.crop == "shift" and not self.color and not self.lighting
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the result."""
+        return self.image_size, self.image_size, 3
+
+
+class Moves(NamedTuple):
+    """How some training images are moved and mirrored.
+
+    Attributes:
+      x, y: Pixels by which what is seen lies further right and down than the image; what is
+        beyond its edges is zero.
+      flip: Whether it is then mirrored, left for right.
+    """
+
+    x: Int32[np.ndarray | Array, " b"]
+    y: Int32[np.ndarray | Array, " b"]
+    flip: Bool[np.ndarray | Array, " b"]
+
+    def of(self, place: int) -> "Moves":
+        """Those of one image, without an axis."""
+        return Moves(*(each[place] for each in self))
+
+
+def draw_moves(preprocessing: Preprocessing, count: int, rng: np.random.Generator) -> Moves:
+    """Draws the moves of so many images; those of random parts are mirrored only."""
+    bound = 0
+    if preprocessing.crop == "shift":
+        bound = round(preprocessing.shift * preprocessing.image_size)
+    x, y = rng.integers(-bound, bound, (2, count), np.int32, endpoint=True)
+    return Moves(x, y, (rng.random(count) < 0.5) & preprocessing.flip)
+
 
 def _number(value: object, least: float, greatest: float) -> bool:
     # A comparison with NaN is false.
@@ -99,9 +137,18 @@ def _span(value: object, least: float, greatest: float) -> bool:
 
 
 def train_image(
-    preprocessing: Preprocessing, encoded: bytes, key: str, rng: np.random.Generator
+    preprocessing: Preprocessing,
+    encoded: bytes,
+    key: str,
+    moves: Moves,
+    rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Decodes and augments an image; what it does depends on ``rng`` alone."""
+    """Decodes and augments an image; what it does depends on ``moves`` and ``rng`` alone.
+
+    Args:
+      moves: Of this one image.
+      rng: Draws all that is not a move; nothing where `Preprocessing.only_moves`.
+    """
     size = preprocessing.image_size
     image: Image.Image
     with naming(key):
@@ -111,14 +158,13 @@ def train_image(
         else:
             box = _random_box(image.size, preprocessing.scale, preprocessing.ratio, rng)
         image = _resized(image, box, size)
-    if preprocessing.crop == "shift":
-        bound = round(preprocessing.shift * size)
-        x, y = rng.integers(-bound, bound, size=2, endpoint=True).tolist()
+    x, y, flip = (each.item() for each in moves)
+    if x or y:
         image = image.crop((x, y, x + size, y + size))
+    if flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if preprocessing.color:
         image = _color_jittered(image, preprocessing.color, rng)
-    if preprocessing.flip and rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)
     if preprocessing.lighting:
         noise = _EIGENVECTORS @ (_EIGENVALUES * rng.normal(0, preprocessing.lighting, size=3))

@@ -1,0 +1,84 @@
+"""The batches of a run, of either way to make them: here anew in every epoch, or `Resident`."""
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shufflenet_jax.data import (
+    Batches,
+    Dataset,
+    Preprocessing,
+    Skipped,
+    eval_batches,
+    train_batches,
+)
+from shufflenet_jax.devices import Devices, share
+
+
+@dataclass(frozen=True)
+class Inputs(abc.ABC):
+    """Where the batches of a run come from: this process's share of each.
+
+    Attributes:
+      dataset: Train and test images.
+      preprocessing: How they become batches.
+      batch_size: Images of a whole batch.
+      devices: What each batch is split over.
+      num_workers: Processes that prepare images; 0 prepares them in this one.
+      skipped: By split, what receives the broken images, which are masked. Without it they are an
+        error.
+      go_on: Called now and then while many images are prepared before a batch is there, equally
+        often in all processes of a run; it may raise.
+    """
+
+    dataset: Dataset
+    preprocessing: Preprocessing
+    batch_size: int
+    devices: Devices
+    num_workers: int
+    skipped: Mapping[str, Skipped | None]
+    go_on: Callable[[], None]
+
+    @abc.abstractmethod
+    def train(self, seed: int, steps: int, start_step: int) -> Batches:
+        """The batches of `shufflenet_jax.data.train_batches`.
+
+        Raises:
+          InputError: A batch is larger than the data set, or does not divide; an image cannot be
+            read, or more are broken than may be skipped.
+        """
+
+    @abc.abstractmethod
+    def test(self) -> Batches:
+        """The batches of `shufflenet_jax.data.eval_batches`.
+
+        Raises:
+          InputError: As `train`.
+        """
+
+
+class Streamed(Inputs):
+    """Images are read, decoded and augmented each time that they are met, and then forgotten."""
+
+    def train(self, seed: int, steps: int, start_step: int) -> Batches:
+        return train_batches(
+            self.dataset.train,
+            self.preprocessing,
+            batch_size=self.batch_size,
+            seed=seed,
+            steps=steps,
+            start_step=start_step,
+            num_workers=self.num_workers,
+            skipped=self.skipped["train"],
+            share=share(),
+        )
+
+    def test(self) -> Batches:
+        return eval_batches(
+            self.dataset.test,
+            self.preprocessing,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            skipped=self.skipped["test"],
+            share=share(),
+        )
