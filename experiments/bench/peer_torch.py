@@ -64,13 +64,14 @@ def _eager(mode: str) -> dict[str, _Form]:
 
 
 def _compiled(mode: str) -> dict[str, _Form]:
-    # One layout, because a form compiles for up to a minute: the plain shuffle was as fast there,
-    # NCHW 4 to 7% slower, at inference and in training alike.
+    # One layout, because a form compiles for up to a minute. Of 1x g=3 at inference (batch 1 and 8)
+    # and 0.5x g=3 in training (batch 4, one thread) none was faster: the plain shuffle took as long
+    # or up to 4% longer, NCHW 4 to 8% longer.
     name, layout = next(iter(_LAYOUTS.items()))
     if mode == "train":
         return {name: _Form(*layout, options={})}
     # Freezing makes constants of the weights: BN is folded, and kernels are stored as oneDNN likes
-    # them. With a wrapper in C++ it was no faster, not even at batch 1.
+    # them. With a wrapper in C++ 1x g=3 was no faster at batch 1, the only one tried.
     frozen = {"freezing": True}
     return {
         f"{name}, frozen": _Form(*layout, options=frozen),
