@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = add("bench", commands.bench, "time ours against the plain form and other frameworks")
     add_json(bench)
-    bench.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    bench.add_argument("--quick", action="store_true", help="two minutes, to see that it works")
     bench.add_argument(
         "--peers", type=lambda text: text.split(","), metavar="A,B", help="only these peers"
     )

@@ -7,7 +7,17 @@ import sys
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from experiments.bench import input, machine, measure, seeds, sweep, tables, workloads
+from experiments.bench import (
+    costs,
+    input,
+    machine,
+    measure,
+    seeds,
+    sweep,
+    tables,
+    timings,
+    workloads,
+)
 from experiments.bench.peers import PEERS, Peer, choose
 from experiments.bench.workloads import Plan
 from shufflenet_jax.errors import InputError
@@ -70,19 +80,23 @@ def _measure(plan: Plan, peers: list[Peer], skipped: dict[str, str]) -> tables.R
     sections = []
     for section in plan.sections:
         able = [peer for peer in peers if not section.peers or peer.name in section.peers]
-        timings = []
+        timed = []
         for workload in section.workloads:
             _say(f"{section.title}: {workload}")
-            timings += measure.time_workload(workload, able, plan.rounds, plan.seconds)
-        sections.append((section, timings))
-    costs = []
+            timed += timings.time_workload(workload, able, plan.rounds, plan.seconds)
+        sections.append((section, timed))
+    forms = {
+        (each.workload, each.peer): each.choice.form for _, timed in sections for each in timed
+    }
+    measured = []
     for workload in plan.costs:
         for peer in peers:
             if peer.can(workload):
                 _say(f"compile time and memory: {workload}, {peer.name}")
-                costs.append(measure.cost_of(workload, peer))
+                form = forms.get((workload, peer.name), "")
+                measured.append(costs.cost_of(workload, peer, form))
     load = (load_before, os.getloadavg()[0])
-    return tables.Results(described, peaks, load, skipped, sections, costs)
+    return tables.Results(described, peaks, load, skipped, sections, measured)
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from experiments.bench import machine
 from experiments.report import markdown
 from experiments.sweep import manifest, provenance
 from experiments.sweep.budgets import budget
@@ -67,7 +68,7 @@ def table() -> str:
     return (
         f"{large}\n\nWall-clock time and peak memory of one command, imports included; the first "
         f"is the planning alone.\n\n{small}\n\nMedians of {ROUNDS} rounds, in turns, one process "
-        f"at a time, everything compiled before. {provenance.processor()}, {os.cpu_count()} cores."
+        f"at a time, everything compiled before. {machine.processor()}, {os.cpu_count()} cores."
     )
 
 
