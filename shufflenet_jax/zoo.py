@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from flax import nnx
 
-from shufflenet_jax.complexity import abstract
+from shufflenet_jax.cost import abstract
 from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import googlenet
