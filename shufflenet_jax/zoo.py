@@ -16,7 +16,7 @@ from typing import Any, cast
 from flax import nnx
 
 from shufflenet_jax import initialisation
-from shufflenet_jax.complexity import abstract
+from shufflenet_jax.cost import abstract
 from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import googlenet
@@ -60,6 +60,14 @@ class Family:
     def configurable(self) -> dict[str, Any]:
         """All that can be set, with the defaults: the arguments, and those of every family."""
         return {**ALWAYS, **self.arguments}
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same as a configuration has it, a stem as a dict."""
+        return {
+            name: dataclasses.asdict(value) if isinstance(value, Stem) else value
+            for name, value in self.configurable.items()
+        }
 
     def build(
         self, arguments: Mapping[str, Any], *, num_classes: int, rngs: nnx.Rngs | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.bench.workloads import Net, Operation, Workload
-from shufflenet_jax.complexity import complexity
+from shufflenet_jax.cost import complexity
 from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
 from shufflenet_jax.models.shufflenet import shufflenet
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, SMALL_STEM, Network
