@@ -143,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--sweep", action="store_true", help="time what sweeps cost beside training, and only that"
     )
+    bench.add_argument(
+        "--against", metavar="COMMIT", help="with --sweep: a table by the code of a commit in turns"
+    )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
     prepare = add("prepare", commands.prepare, "download and prepare a TFDS data set, once")

@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from functools import cache
 from itertools import count
+from pathlib import Path
 from time import sleep
 
 import numpy as np
@@ -16,10 +17,12 @@ from experiments.bench import (
     forms,
     inputs,
     machine,
+    measure,
     seeds,
     sweep,
     tables,
     timings,
+    whole,
     workloads,
 )
 from experiments.bench.costs import Cost
@@ -235,6 +238,7 @@ def test_ours_always_takes_part():
     ("changed", "message"),
     [
         ({"threads": 10**6}, "1000000 threads, but"),
+        ({"against": "HEAD"}, "--against is for --sweep"),
         ({"sections": "none"}, "no section matches 'none'"),
         ({"peers": ["caffe"]}, "unknown peer"),
     ],
@@ -370,6 +374,7 @@ def options(**changed) -> Namespace:
         "input": False,
         "seeds": False,
         "sweep": False,
+        "against": None,
     }
     return Namespace(**defaults | changed)
 
@@ -449,3 +454,57 @@ def test_the_cost_of_a_sweep_is_that_of_its_commands(tmp_path):
         "report --format json",
     ]
     assert all(float(row[1]) >= 0 and float(row[2]) > 50 for row in rows[2:])
+
+
+def test_the_parts_of_a_cell_are_differences_between_runs(monkeypatch):
+    """Of processes that would take 5 s and 0.5 an epoch, and 8 where nothing is compiled."""
+    compiled = set()
+
+    def timed(argv, environment):
+        given = dict(each.split("=") for each in argv if "=" in each)
+        cache = environment["XDG_CACHE_HOME"], given["--config.recipe.epochs"]
+        seconds = 5 + 0.5 * int(given["--config.recipe.epochs"]) + 8 * (cache not in compiled)
+        compiled.add(cache)
+        return measure.Spent(1, seconds, 1, "")
+
+    monkeypatch.setattr(whole, "timed", timed)
+    parts = whole.parts(whole.Runner(Path("nowhere")))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in parts.splitlines()[2:]]
+    assert [row[1:] for row in rows] == [
+        ["8.0", "44%"],
+        ["5.0", "28%"],
+        ["5.0", "28%"],
+        ["18.0", "100%"],
+    ]
+
+
+def test_a_row_is_held_against_that_of_other_code(monkeypatch):
+    """Which takes twice as long here; neither meets programs of the run before."""
+    places = []
+
+    def timed(argv, environment):
+        places.append((environment["PYTHONPATH"], environment["XDG_CACHE_HOME"]))
+        assert argv[2].startswith(environment["PYTHONPATH"])
+        slow = "old" in environment["PYTHONPATH"]
+        return measure.Spent(40 * (1 + slow), 60 * (1 + slow), 1000, "")
+
+    monkeypatch.setattr(whole, "timed", timed)
+    table = whole.row(whole.Runner(Path("nowhere")), {"this code": Path("new"), "abc": Path("old")})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert rows[0][1:] == ["this code", "abc", "ratio"]
+    assert [row[1:] for row in rows[2:]] == [
+        ["40.0", "80.0", "0.50"],
+        ["360.0", "180.0", "2.00"],
+        ["15.0", "30.0", "0.50"],
+        ["1000.0", "1000.0", "1.00"],
+    ]
+    assert len({cache for _, cache in places}) == len(places)
+    assert [code for code, _ in places][-4:] == ["new", "old"] * 2
+
+
+def test_the_code_of_a_commit_is_unpacked():
+    if (Path(sweep.__file__).parents[2] / ".git").exists():
+        with whole.code_of("HEAD") as code:
+            assert (code / "experiments" / "__main__.py").is_file()
+    with pytest.raises(InputError, match="no code of 'nonsense'"), whole.code_of("nonsense"):
+        pass

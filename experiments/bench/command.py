@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> str:
     Args:
       options: json, quick, peers (names, or None for all), sections (a glob of their titles),
         threads, input (only what images cost), seeds (only the ways to train several), sweep (only
-        what the runner costs), and plot (a path or None).
+        what the runner costs, and a whole table), against (a commit or None, for the latter), and
+        plot (a path or None).
 
     Raises:
       InputError: An unknown peer or section, more threads than processors, or a plot without
@@ -37,12 +38,14 @@ def run(options: argparse.Namespace) -> str:
     """
     if not hasattr(os, "sched_setaffinity"):
         raise InputError("the benchmark binds processes to processors, which needs Linux")
+    if options.against and not options.sweep:
+        raise InputError("--against is for --sweep")
     if options.threads > (processors := len(os.sched_getaffinity(0))):
         raise InputError(f"{options.threads} threads, but {processors} processors")
     if options.input:
         return input.table(options.threads)
     if options.sweep:
-        return sweep.table()
+        return sweep.table(options.against)
     if options.seeds:
         return seeds.table(options.threads)
     if options.plot and not importlib.util.find_spec("matplotlib"):

@@ -1,8 +1,11 @@
 """Processes that do nothing else than what is measured, and turns in them."""
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from statistics import median
@@ -10,6 +13,44 @@ from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 
 from experiments.sweep.launch import MALLOC
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a command took, all processes that it started included.
+
+    Attributes:
+      seconds: Of wall-clock time.
+      processor_seconds: Of all processors, in the command and in the system.
+      peak_mib: The most memory of any one of its processes, in MiB.
+      printed: Its output.
+    """
+
+    seconds: float
+    processor_seconds: float
+    peak_mib: float
+    printed: str
+
+
+def timed(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Spent:
+    """Runs a command to its end.
+
+    Raises:
+      CalledProcessError: Its exit status is not 0.
+    """
+    with tempfile.TemporaryFile("w+") as printed:
+        began = perf_counter()
+        process = subprocess.Popen(argv, stdout=printed, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, argv)
+        printed.seek(0)
+        return Spent(
+            seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed.read()
+        )
+
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
