@@ -48,8 +48,13 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[:-1])
 
 
-Role = Literal["normalised", "plain", "classifier"]
-"""What follows a layer: batch normalisation, which undoes any scale; none; or the loss."""
+Role = Literal["normalised", "plain", "classifier", "rectified classifier"]
+"""What a layer is: followed by batch normalisation, which undoes any scale; by none; or the last.
+
+A ReLU after the last layer, as SqueezeNet has it, would pass no gradient to weights of zero.
+"""
+
+_SMALL = partial(normal, 0.01)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Scheme:
       normalised: Draws the kernels, (k, k, c / groups, o), that batch normalisation follows.
       plain: Draws those of other convolutions and linear layers, (i, o).
       classifier: Draws that of the last layer.
+      rectified_classifier: Draws it where a ReLU follows.
       bias: Draws the bias of a layer, called with the shape of its kernel; None for zeros.
       norm_bias: That of batch normalisations.
       zero_residual: Whether the normalisation that ends a residual branch has a scale of 0, so that
@@ -69,13 +75,19 @@ class Scheme:
     normalised: Draw
     plain: Draw
     classifier: Draw
+    rectified_classifier: Draw = _SMALL
     bias: Draw | None = None
     norm_bias: float = 0.0
     zero_residual: bool = False
 
     def kernel_of(self, role: Role, key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """The kernel of a layer."""
-        draws = {"normalised": self.normalised, "plain": self.plain, "classifier": self.classifier}
+        draws: dict[Role, Draw] = {
+            "normalised": self.normalised,
+            "plain": self.plain,
+            "classifier": self.classifier,
+            "rectified classifier": self.rectified_classifier,
+        }
         return draws[role](key, shape)
 
     def bias_of(self, key: Array, shape: tuple[int, ...]) -> Float[Array, " o"]:
@@ -94,15 +106,12 @@ def _pytorch_bias(key: Array, shape: tuple[int, ...]) -> Float[Array, " o"]:
     return uniform(1 / math.sqrt(fan_in(shape)), key, shape[-1:])
 
 
-_SMALL = partial(normal, 0.01)
-
-
 def _zeros(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     del key
     return jax.device_put(np.zeros(shape, np.float32))
 
 
-_LIKE_PYTORCH = (one_over_root_of_fan_in,) * 3
+_LIKE_PYTORCH = (one_over_root_of_fan_in,) * 4
 
 SCHEMES = {
     "ours": Scheme(one_over_root_of_fan_in, he_normal, _zeros, zero_residual=True),

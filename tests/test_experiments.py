@@ -363,12 +363,18 @@ def test_a_mistake_in_a_real_process_exits_with_2():
 def test_a_network_brings_its_own_arguments():
     config = configured("network.width=0.5", "network.stem.stride=1", "network.name=mobilenet_v1")
     stem = {"stride": 1, "max_pool": False}  # of the budget, but for the stride
-    assert config.network.to_dict() == {"name": "mobilenet_v1", "width": 0.5, "stem": stem}
+    assert config.network.to_dict() == {
+        "name": "mobilenet_v1",
+        "init": "ours",
+        "width": 0.5,
+        "stem": stem,
+    }
     assert network_of(configs.identity(config), num_classes=10).widths[:2] == (16, 32)
     # The name comes first, wherever it stands.
     configs.override(config, ["network.mflops=38", "network.name=resnet"])
     assert config.network.to_dict() == {
         "name": "resnet",
+        "init": "ours",
         "mflops": 38,
         "repeats": (4, 8, 4),
         "stem": stem,
