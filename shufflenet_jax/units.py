@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.images import Images, check_maps
-from shufflenet_jax.layers import ConvNorm, Linear, check_positive
+from shufflenet_jax.initialisation import scheme
+from shufflenet_jax.layers import BatchNorm, ConvNorm, Linear, check_positive
 from shufflenet_jax.ops import channel_shuffle, check_groups, no_shuffle
 
 Mix = Callable[..., Array]
@@ -228,6 +229,12 @@ class SqueezeExcitation(Unit):
     ):
         check_groups(out_channels, reduction)
         self.unit = unit(in_channels, out_channels, stride, rngs=rngs, **options)
+        for _, module in nnx.iter_modules(self.unit):
+            if isinstance(module, BatchNorm) and module.ends_residual:
+                # The weights, at first about a half, are of the shortcut too: of many units that
+                # start as their shortcuts, one after the other, hardly anything would be left.
+                module.ends_residual = False
+                module.initialise(scheme(), rngs)
         self.squeeze = Linear(out_channels, out_channels // reduction, rngs=rngs)
         self.excite = Linear(out_channels // reduction, out_channels, rngs=rngs)
 
