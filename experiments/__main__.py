@@ -100,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
         help="local: processes at a time (one a GPU; without any, one a core)",
     )
     run.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="take runs that are recorded there in place of training them, and record the others",
+    )
+    run.add_argument(
         "--skip-invalid", action="store_true", help="leave out cells that cannot be trained"
     )
     add_networks(run)

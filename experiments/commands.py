@@ -97,6 +97,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     from experiments.report.table import as_markdown
     from experiments.sweep.launch import dry_run, launch
     from experiments.sweep.plan import Request, default_directory, plan
+    from experiments.sweep.records import Keeper, Records
 
     request = Request(
         chosen,
@@ -114,6 +115,11 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     sweep, runs, engine = planned.sweep, planned.runs, planned.engine
     for note in planned.notes:
         print(f"note: {note}", file=sys.stderr)
+    keeper = None
+    if options.records and not options.dry_run:
+        keeper = Keeper(Records(options.records.expanduser().absolute()), sweep, runs)
+        print(f"{keeper.take()} runs are taken from {options.records}")
+        keeper.look()
     todo = [run for run in runs if run.status not in ("done", "diverged")]
     print(f"{sweep.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     networks = options.networks and options.networks.expanduser().absolute()
@@ -122,8 +128,14 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
         return 0
     if todo:
         sweep.withdraw_stop()
-        with _sigterm_as_ctrl_c(), Board(runs) as board:
-            launch(engine, sweep, todo, board.update, networks)
+        with _sigterm_as_ctrl_c(), Board(runs) as board, keeper or contextlib.nullcontext():
+
+            def look() -> None:
+                board.update()
+                if keeper is not None:
+                    keeper.look()
+
+            launch(engine, sweep, todo, look, networks)
     if sweep.is_stopping:
         print("stopped: the same command continues", file=sys.stderr)
     print(f"\n{as_markdown(sweep)}")

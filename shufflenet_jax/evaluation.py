@@ -1,9 +1,7 @@
 """What a network says of the images of a split: one by one, and altogether."""
 
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,14 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from shufflenet_jax.data import Batch
 from shufflenet_jax.devices import ONE_DEVICE, Devices
-from shufflenet_jax.files import write_atomically
 from shufflenet_jax.images import normalise
+from shufflenet_jax.predictions import NOT_ASKED, Predictions
 from shufflenet_jax.train import State
-
-NOT_ASKED = -1
-"""In place of a class, for an image that could not be read."""
-
-_FILE = "predictions.npy"
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ class Answers:
             examples=examples,
         )
 
-    def predictions(self, examples: int) -> Int[np.ndarray, " n"]:
+    def predictions(self, examples: int) -> Predictions:
         """The class of each image, `NOT_ASKED` of those that could not be read.
 
         Args:
@@ -96,18 +89,3 @@ def make_evaluate(
         return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
     return evaluate
-
-
-def write_predictions(directory: Path, predictions: Int[np.ndarray, " n"]) -> None:
-    """Leaves in the directory of a run what its network says of each test image in the end."""
-    contents = io.BytesIO()
-    np.save(contents, predictions, allow_pickle=False)
-    write_atomically(directory / _FILE, contents.getvalue())
-
-
-def read_predictions(directory: Path) -> Int[np.ndarray, " n"] | None:
-    """What `write_predictions` left; None if nothing, or nothing whole."""
-    try:
-        return np.load(directory / _FILE, allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None

@@ -14,11 +14,12 @@ from shufflenet_jax.checkpoint import Checkpoints, Restored
 from shufflenet_jax.data import MEMORY_GB, NEVER_SKIPPED, Batch, Broken, Dataset, fits
 from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate, write_predictions
+from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
 from shufflenet_jax.metrics import MetricsLog
+from shufflenet_jax.predictions import write_predictions
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
 from shufflenet_jax.resident import Resident

@@ -17,10 +17,11 @@ from unchecked import unchecked
 
 from shufflenet_jax import InputError, Network, PlainUnit, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
-from shufflenet_jax.evaluation import NOT_ASKED, make_evaluate, read_predictions
+from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.fit import Diverged, Intervals, Preempted, fit
 from shufflenet_jax.layers import BatchNorm
 from shufflenet_jax.metrics import MetricsLog, read_metrics
+from shufflenet_jax.predictions import NOT_ASKED, read_predictions
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_train_step, normalise
 
@@ -304,7 +305,7 @@ def assert_ends_as(whole, directory):
     predictions = read_predictions(directory)
     np.testing.assert_array_equal(predictions, read_predictions(expected))
     test = load("digits").test
-    wrong = [test[index].label != each for index, each in enumerate(predictions)]
+    wrong = [test[index]["label"] != each for index, each in enumerate(predictions)]
     assert 100 * np.mean(wrong) == pytest.approx(evaluation.top1_error)
 
 

@@ -43,10 +43,10 @@ def as_json(values: Values) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
-def digest(values: Values) -> str:
-    """Eight hexadecimal digits that stand for an identity."""
+def digest(values: Values, digits: int = 8) -> str:
+    """Hexadecimal digits that stand for an identity."""
     text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def delta(values: Values, base: Values) -> dict[str, Any]:

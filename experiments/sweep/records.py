@@ -1,0 +1,228 @@
+"""Records: what outlives a run, one small file each, for reports and for other sweeps.
+
+What identifies a run is its whole configuration, its data and its seed, and not the table that
+asked for it. So tables share the runs that they have in common, and another machine goes on where
+one ended. A record has no weights.
+
+DIR/NETWORK-IDENTITY-seedN.json
+
+    schema       the form of the file
+    generation   which results: `shufflenet_jax.generation`
+    identity     the configuration by dotted key, without the place of the data
+    data         the identity of the data set
+    seed
+    result       how the run ended, as `experiments.sweep.run.Run` has it
+    curve        its rows of metrics: every evaluation, and the row of training before it
+    predictions  the class of each test image: 16-bit integers, by zlib and base64
+    attempts     what is known of each process that trained it
+    checksum     of all else
+"""
+
+import base64
+import hashlib
+import json
+import math
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.sweep.identity import differences, digest
+from experiments.sweep.lock import Held, hold
+from experiments.sweep.run import Run
+from experiments.sweep.workdir import Sweep
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.files import write_atomically
+from shufflenet_jax.generation import GENERATION
+from shufflenet_jax.metrics import Row, read_metrics, write_metrics
+from shufflenet_jax.predictions import Predictions, read_predictions, write_predictions
+
+SCHEMA = 1
+
+_LOOK_SECONDS = 2.0
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Records:
+    """A directory of records.
+
+    Attributes:
+      directory: Where they lie.
+    """
+
+    directory: Path
+
+    def find(self, sweep: Sweep, run: Run) -> Record | None:
+        """Returns the record of a run; None if there is none.
+
+        Raises:
+          InputError: It is damaged, of another form, of another run, or by code whose results
+            differ; the file is named.
+        """
+        path = self.path(sweep, run)
+        try:
+            record = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"record {path} cannot be read: {error}") from None
+        _check(path, record)
+        wanted = _identity(sweep, run)
+        if changes := differences(record["identity"], wanted["identity"]):
+            raise InputError(f"record {path} is of another configuration: {'; '.join(changes)}")
+        if (record["data"], record["seed"]) != (wanted["data"], wanted["seed"]):
+            raise InputError(f"record {path} is of other data or another seed")
+        return record
+
+    def take(self, sweep: Sweep, run: Run) -> bool:
+        """Ends a run that was not begun by its record, if there is one; says whether it did.
+
+        Raises:
+          InputError: As `find`.
+        """
+        if run.status != "missing" or (record := self.find(sweep, run)) is None:
+            return False
+        run.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with hold(run.lock):
+                if run.result is not None:
+                    return True
+                write_metrics(run.directory, record["curve"])
+                write_predictions(run.directory, _unpacked(record["predictions"]))
+                for number, attempt in enumerate(record["attempts"], 1):
+                    run.record_attempt(number, attempt)
+                run.end({**record["result"], "record": self.path(sweep, run).name})
+        except Held:  # by one that trains it, or takes the record too
+            return False
+        return True
+
+    def add(self, sweep: Sweep, run: Run) -> Path | None:
+        """Writes the record of a run that is done; None where there is one, or nothing to record.
+
+        A run that is not done, or that was itself taken from a record, leaves none; nor does one of
+        before there were predictions.
+        """
+        path, result = self.path(sweep, run), run.result
+        predictions = read_predictions(run.directory)
+        if result is None or result["status"] != "done" or "record" in result:
+            return None
+        if predictions is None or path.exists():
+            return None
+        record = {
+            "schema": SCHEMA,
+            "generation": GENERATION,
+            **_identity(sweep, run),
+            "result": result,
+            "curve": _curve(read_metrics(run.directory)),
+            "predictions": _packed(predictions),
+            "attempts": [_public(attempt) for attempt in run.attempts],
+        }
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(record | {"checksum": _checksum(record)}, indent=1))
+        return path
+
+    def path(self, sweep: Sweep, run: Run) -> Path:
+        """Where the record of a run is, whether there is one or not."""
+        identity = _identity(sweep, run)
+        name = identity["identity"]["network.name"]
+        return self.directory / f"{name}-{digest(identity, digits=16)}-seed{run.seed}.json"
+
+
+class Keeper:
+    """Takes runs of a sweep from records, and records those that it trains as they end.
+
+    As a context, it records what has ended when the block is left, also by an exception.
+    """
+
+    def __init__(self, records: Records, sweep: Sweep, runs: Sequence[Run]):
+        self._records, self._sweep, self._runs = records, sweep, runs
+        self._looked = -math.inf
+
+    def take(self) -> int:
+        """Ends what there is a record of; returns how many runs.
+
+        Raises:
+          InputError: As `Records.find`.
+        """
+        return sum(self._records.take(self._sweep, run) for run in self._runs)
+
+    def look(self) -> None:
+        """Records what has ended; may be called often."""
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._add()
+
+    def _add(self) -> None:
+        for run in self._runs:
+            self._records.add(self._sweep, run)
+        self._looked = time.monotonic()
+
+    def __enter__(self) -> "Keeper":
+        self._add()  # what another command has left
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._add()
+
+
+def _identity(sweep: Sweep, run: Run) -> dict[str, Any]:
+    """What tells a run from all others, on every machine."""
+    values = dict(sweep.entries[run.cell.name].values)
+    del values["data.name"]  # of class folders it is a path; the data's identity has the name
+    return {"identity": values, "data": dict(sweep.data_of(run.cell)), "seed": run.seed}
+
+
+def _check(path: Path, record: Any) -> None:
+    """Refuses what is no record of this code.
+
+    Raises:
+      InputError: It is damaged, or of another form or generation.
+    """
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise InputError(f"record {path} has a form that this version does not know")
+    rest = {key: value for key, value in record.items() if key != "checksum"}
+    if record.get("checksum") != _checksum(rest):
+        raise InputError(f"record {path} was changed or damaged: its checksum differs")
+    if record.get("generation") != GENERATION:
+        raise InputError(
+            f"record {path} was made by code whose results differ (generation "
+            f"{record.get('generation')}, now {GENERATION}): train it anew in another directory"
+        )
+
+
+def _checksum(record: Record) -> str:
+    text = json.dumps(record, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _curve(rows: list[Row]) -> list[Row]:
+    """The rows of evaluations, each behind the last row of training before it."""
+    kept: list[Row] = []
+    last: Row | None = None
+    for row in sorted(rows, key=lambda row: (row["step"], row["split"] == "test")):
+        if row["split"] == "test":
+            kept += [row] if last is None else [last, row]
+            last = None
+        else:
+            last = row
+    return kept
+
+
+def _public(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a process, for everybody to read: not the machine's name, nor the changes
+    to the code, but whether there were any.
+    """
+    return {key: value for key, value in attempt.items() if key not in ("host", "diff")}
+
+
+def _packed(predictions: Predictions) -> str:
+    return base64.b64encode(zlib.compress(predictions.astype("<i2").tobytes(), 9)).decode()
+
+
+def _unpacked(packed: str) -> Predictions:
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<i2")
