@@ -8,6 +8,7 @@ import contextlib
 import json
 import signal
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from shufflenet_jax.errors import InputError
 
 if TYPE_CHECKING:
     from experiments.sweep.experiment import Experiment, Printout
+    from experiments.sweep.workdir import Sweep
 
 
 def list_(options: argparse.Namespace) -> int:
@@ -233,12 +235,38 @@ def stop(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Prints the table of a sweep."""
+    """Prints the table of a sweep, or of what is recorded of an experiment."""
     from experiments.report.table import FORMATS
     from experiments.sweep import manifest
 
-    print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
+    if (options.workdir is None) == (options.records is None):
+        raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
+    if options.workdir is not None:
+        if options.name is not None:
+            raise InputError("the experiment of --workdir is known: leave the name out")
+        print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
+        return 0
+    with tempfile.TemporaryDirectory() as directory:
+        print(FORMATS[options.format](_recalled(options, Path(directory))))
     return 0
+
+
+def _recalled(options: argparse.Namespace, directory: Path) -> "Sweep":
+    """A sweep, in an empty directory, of all that is recorded of an experiment."""
+    from experiments.sweep.experiment import Experiment
+    from experiments.sweep.plan import configured, freeze
+    from experiments.sweep.records import Records
+
+    if options.name is None:
+        raise InputError("which experiment? report NAME --records DIR")
+    chosen = _experiment(options)
+    if not isinstance(chosen, Experiment):
+        raise InputError(f"{chosen.name} trains nothing that could be recorded: run it")
+    records = options.records.expanduser()
+    if not records.is_dir():
+        raise InputError(f"there is no directory of records {options.records}")
+    chosen, config = configured(chosen, options.budget, options.assignments)
+    return Records(records).recall(freeze(chosen, options.budget, config, directory, seeds=0))
 
 
 def complexity(options: argparse.Namespace) -> int:

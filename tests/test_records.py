@@ -177,6 +177,50 @@ def test_a_keeper_records_runs_as_they_end(tmp_path, records, monkeypatch):
     assert Keeper(records, other, [other.run(run.cell, 0) for run in runs]).take() == 2
 
 
+def test_a_report_needs_neither_the_sweep_nor_the_data(tmp_path, records, capsys):
+    """Of all seeds that there are of each cell."""
+    sweep = sweep_in(tmp_path / "one")
+    for name, seeds in ((CELLS[0], (0, 1)), (CELLS[1], (1,))):
+        for seed in seeds:
+            records.add(sweep, finished(sweep, name, seed))
+    arguments = ["report", "table3", "--records", str(records.directory), "--format", "json"]
+    assert main(arguments) == 0
+    cells = {cell["name"]: cell for cell in json.loads(capsys.readouterr().out)["cells"]}
+    assert cells[CELLS[0]]["errors_of_seeds"] == [0, 1]
+    assert cells[CELLS[1]]["errors_of_seeds"] == [1]
+    assert cells[CELLS[1]]["status"] == "missing"  # seed 0
+    assert cells[CELLS[2]]["status"] == "not planned"
+    assert main([*arguments, "--config.recipe.epochs=11"]) == 0
+    assert all(not each["n"] for each in json.loads(capsys.readouterr().out)["cells"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a report is of --workdir DIR, or of an experiment and --records DIR"),
+        (["--records", "{}"], "which experiment?"),
+        (["table1", "--records", "{}"], "table1 trains nothing"),
+        (["table3", "--records", "{}/none"], "there is no directory of records"),
+        (["table3", "--workdir", "{}"], "leave the name out"),
+        (["table3", "--workdir", "{}", "--records", "{}"], "a report is of --workdir DIR, or"),
+    ],
+)
+def test_what_a_report_cannot_be_of(arguments, message, tmp_path, capsys):
+    given = [each.format(tmp_path) for each in arguments]
+    assert main(["report", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_data_of_one_name_are_not_mixed(tmp_path, records):
+    one = sweep_in(tmp_path / "one")
+    records.add(one, finished(one))
+    changed = {"digits": DATA["digits"] | {"fingerprint": "4567"}}
+    two = create_sweep(tmp_path / "two", identities=changed, seeds=2)
+    records.add(two, finished(two, seed=1))
+    with pytest.raises(InputError, match="is of other data of the name digits"):
+        records.recall(create_sweep(tmp_path / "three", seeds=0))
+
+
 @pytest.mark.slow
 def test_what_one_command_trains_another_takes(tmp_path, capfd):
     arguments = [*SHORT, "--records", str(tmp_path / "records"), "--seeds", "1"]

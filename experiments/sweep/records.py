@@ -24,17 +24,19 @@ import json
 import math
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.sweep.identity import differences, digest
+from experiments.sweep.identity import Values, differences, digest
 from experiments.sweep.lock import Held, hold
 from experiments.sweep.run import Run
 from experiments.sweep.workdir import Sweep
+from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.generation import GENERATION
@@ -66,13 +68,8 @@ class Records:
             differ; the file is named.
         """
         path = self.path(sweep, run)
-        try:
-            record = json.loads(path.read_text())
-        except FileNotFoundError:
+        if (record := _read(path)) is None:
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"record {path} cannot be read: {error}") from None
-        _check(path, record)
         wanted = _identity(sweep, run)
         if changes := differences(record["identity"], wanted["identity"]):
             raise InputError(f"record {path} is of another configuration: {'; '.join(changes)}")
@@ -91,16 +88,44 @@ class Records:
         run.directory.mkdir(parents=True, exist_ok=True)
         try:
             with hold(run.lock):
-                if run.result is not None:
-                    return True
-                write_metrics(run.directory, record["curve"])
-                write_predictions(run.directory, _unpacked(record["predictions"]))
-                for number, attempt in enumerate(record["attempts"], 1):
-                    run.record_attempt(number, attempt)
-                run.end({**record["result"], "record": self.path(sweep, run).name})
+                if run.result is None:
+                    _leave(run, record, self.path(sweep, run).name)
         except Held:  # by one that trains it, or takes the record too
             return False
         return True
+
+    def recall(self, sweep: Sweep) -> Sweep:
+        """Fills an empty sweep with all that is recorded of its cells, whatever their seeds.
+
+        Data are known by their name: they need not be at hand.
+
+        Returns:
+          The sweep, of which each cell has as many seeds as it takes for all that there are.
+
+        Raises:
+          InputError: A record is damaged, of another form or generation; or two records of a cell
+            are of data that have one name and are not the same.
+        """
+        by_identity: dict[str, list[tuple[Path, Record]]] = defaultdict(list)
+        for path in sorted(self.directory.glob("*.json")):
+            if (record := _read(path)) is not None:
+                by_identity[digest(record["identity"], 64)].append((path, record))
+        known: dict[str, Mapping[str, Any]] = {}
+        entries = {}
+        for name, entry in sweep.entries.items():
+            of_cell = by_identity[digest(_portable(entry.values), 64)]
+            data_name = entry.values["data.name"]
+            label = data.label(data_name)
+            of_cell = [each for each in of_cell if each[1]["data"].get("name") == label]
+            for path, record in of_cell:
+                if known.setdefault(data_name, record["data"]) != record["data"]:
+                    raise InputError(f"record {path} is of other data of the name {label}")
+                run = sweep.run(entry.cell, record["seed"])
+                run.directory.mkdir(parents=True)
+                _leave(run, record, path.name)
+            seeds = max((record["seed"] + 1 for _, record in of_cell), default=0)
+            entries[name] = replace(entry, seeds=seeds)
+        return replace(sweep, entries=entries, data=known)
 
     def add(self, sweep: Sweep, run: Run) -> Path | None:
         """Writes the record of a run that is done; None where there is one, or nothing to record.
@@ -172,17 +197,39 @@ class Keeper:
 
 def _identity(sweep: Sweep, run: Run) -> dict[str, Any]:
     """What tells a run from all others, on every machine."""
-    values = dict(sweep.entries[run.cell.name].values)
-    del values["data.name"]  # of class folders it is a path; the data's identity has the name
+    values = _portable(sweep.entries[run.cell.name].values)
     return {"identity": values, "data": dict(sweep.data_of(run.cell)), "seed": run.seed}
 
 
-def _check(path: Path, record: Any) -> None:
-    """Refuses what is no record of this code.
+def _portable(values: Values) -> dict[str, Any]:
+    """A configuration without the name of its data, which of class folders is a path.
+
+    The identity of the data has a name that others may see.
+    """
+    return {key: value for key, value in values.items() if key != "data.name"}
+
+
+def _leave(run: Run, record: Record, name: str) -> None:
+    """Leaves what is recorded of a run in its directory."""
+    write_metrics(run.directory, record["curve"])
+    write_predictions(run.directory, _unpacked(record["predictions"]))
+    for number, attempt in enumerate(record["attempts"], 1):
+        run.record_attempt(number, attempt)
+    run.end({**record["result"], "record": name})
+
+
+def _read(path: Path) -> Record | None:
+    """The record in a file; None if there is no file.
 
     Raises:
       InputError: It is damaged, or of another form or generation.
     """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"record {path} cannot be read: {error}") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise InputError(f"record {path} has a form that this version does not know")
     rest = {key: value for key, value in record.items() if key != "checksum"}
@@ -193,6 +240,7 @@ def _check(path: Path, record: Any) -> None:
             f"record {path} was made by code whose results differ (generation "
             f"{record.get('generation')}, now {GENERATION}): train it anew in another directory"
         )
+    return record
 
 
 def _checksum(record: Record) -> str:
