@@ -58,7 +58,7 @@ def test_another_table_takes_what_is_recorded(tmp_path, records):
     axes = {"network.width": (0.25,), "network.groups": (3, 8)}
     other = Experiment("mine", "Mine", "", get_config=None, cells=grid(axes))
     second = sweep_in(tmp_path / "two", name=other)
-    same, differs = (second.run(second.cell(f"groups={groups}"), 0) for groups in (3, 8))
+    same, differs = (second.run(second.cell(f"width=0.25,groups={groups}"), 0) for groups in (3, 8))
     assert records.take(second, same)
     assert not records.take(second, differs)
     assert same.status == "done"

@@ -11,6 +11,7 @@ Expect:  1 without shuffle. With it, all of g, but not always after one unit: an
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
@@ -28,10 +29,10 @@ def reached(unit: ShuffleUnit) -> Bool[np.ndarray, "c c"]:
     """Which input channels (second axis) each output channel of a unit of stride 1 depends on."""
     channels, groups = unit.expand.conv.kernel_shape[-1], unit.groups
     bottleneck = unit.reduce.conv.kernel_shape[-1]
-    order = np.arange(bottleneck)[:, None]
+    order = jnp.arange(bottleneck)
     if unit.mix is channel_shuffle:
-        order = np.asarray(unit.mix(order, groups, axis=0))
-    mixed = np.eye(bottleneck, dtype=int)[order[:, 0]]
+        order = channel_shuffle(order, groups)
+    mixed = np.eye(bottleneck, dtype=int)[np.asarray(order)]
     branch = _grouped(channels, bottleneck, groups) @ mixed @ _grouped(bottleneck, channels, groups)
     return (branch + np.eye(channels, dtype=int)) > 0  # with the shortcut
 
