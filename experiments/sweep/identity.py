@@ -81,10 +81,15 @@ def defaults(values: Values) -> dict[str, Any]:
     return as_json(flat(known))
 
 
+def complete(values: Values) -> dict[str, Any]:
+    """Values with the defaults of the keys that are newer than they are."""
+    return {**defaults(values), **values}
+
+
 def differences(old: Values, new: Values) -> list[str]:
     """Describes the keys in which two identities differ, as ``recipe.epochs: 10, now 30``."""
     missing = object()
-    old, new = ({**defaults(each), **each} for each in (old, new))
+    old, new = complete(old), complete(new)
     found = []
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key, missing), new.get(key, missing)

@@ -26,13 +26,13 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.sweep.identity import Values, differences, digest
+from experiments.sweep.identity import Values, complete, digest
 from experiments.sweep.lock import Held, hold
 from experiments.sweep.run import Run
 from experiments.sweep.workdir import Sweep
@@ -50,7 +50,6 @@ _LOOK_SECONDS = 2.0
 Record = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
 class Records:
     """A directory of records.
 
@@ -58,24 +57,20 @@ class Records:
       directory: Where they lie.
     """
 
-    directory: Path
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._keys: dict[Path, str] = {}
 
-    def find(self, sweep: Sweep, run: Run) -> Record | None:
-        """Returns the record of a run; None if there is none.
+    def find(self, sweep: Sweep, run: Run) -> tuple[Path, Record] | None:
+        """Returns the record of a run and its file; None if there is none.
 
         Raises:
-          InputError: It is damaged, of another form, of another run, or by code whose results
-            differ; the file is named.
+          InputError: It is damaged, of another form, or by code whose results differ; or a file
+            cannot be read. It is named.
         """
-        path = self.path(sweep, run)
-        if (record := _read(path)) is None:
-            return None
-        wanted = _identity(sweep, run)
-        if changes := differences(record["identity"], wanted["identity"]):
-            raise InputError(f"record {path} is of another configuration: {'; '.join(changes)}")
-        if (record["data"], record["seed"]) != (wanted["data"], wanted["seed"]):
-            raise InputError(f"record {path} is of other data or another seed")
-        return record
+        wanted = _key(_identity(sweep, run))
+        path = next((path for path, key in self._known().items() if key == wanted), None)
+        return None if path is None else (path, _checked(path))
 
     def take(self, sweep: Sweep, run: Run) -> bool:
         """Ends a run that was not begun by its record, if there is one; says whether it did.
@@ -83,13 +78,14 @@ class Records:
         Raises:
           InputError: As `find`.
         """
-        if run.status != "missing" or (record := self.find(sweep, run)) is None:
+        if run.status != "missing" or (found := self.find(sweep, run)) is None:
             return False
+        path, record = found
         run.directory.mkdir(parents=True, exist_ok=True)
         try:
             with hold(run.lock):
                 if run.result is None:
-                    _leave(run, record, self.path(sweep, run).name)
+                    _leave(run, record, path.name)
         except Held:  # by one that trains it, or takes the record too
             return False
         return True
@@ -107,13 +103,13 @@ class Records:
             are of data that have one name and are not the same.
         """
         by_identity: dict[str, list[tuple[Path, Record]]] = defaultdict(list)
-        for path in sorted(self.directory.glob("*.json")):
-            if (record := _read(path)) is not None:
-                by_identity[digest(record["identity"], 64)].append((path, record))
+        for path in self._known():
+            record = _checked(path)
+            by_identity[_of_cell(record["identity"])].append((path, record))
         known: dict[str, Mapping[str, Any]] = {}
         entries = {}
         for name, entry in sweep.entries.items():
-            of_cell = by_identity[digest(_portable(entry.values), 64)]
+            of_cell = by_identity[_of_cell(_portable(entry.values))]
             data_name = entry.values["data.name"]
             label = data.label(data_name)
             of_cell = [each for each in of_cell if each[1]["data"].get("name") == label]
@@ -133,30 +129,35 @@ class Records:
         A run that is not done, or that was itself taken from a record, leaves none; nor does one of
         before there were predictions.
         """
-        path, result = self.path(sweep, run), run.result
-        predictions = read_predictions(run.directory)
+        result, predictions = run.result, read_predictions(run.directory)
         if result is None or result["status"] != "done" or "record" in result:
             return None
-        if predictions is None or path.exists():
+        identity = _identity(sweep, run)
+        key = _key(identity)
+        if predictions is None or key in self._known().values():
             return None
         record = {
             "schema": SCHEMA,
             "generation": GENERATION,
-            **_identity(sweep, run),
+            **identity,
             "result": result,
             "curve": _curve(read_metrics(run.directory)),
             "predictions": _packed(predictions),
             "attempts": [_public(attempt) for attempt in run.attempts],
         }
         self.directory.mkdir(parents=True, exist_ok=True)
+        name = f"{identity['identity']['network.name']}-{key[:16]}-seed{run.seed}.json"
+        path = self.directory / name
         write_atomically(path, json.dumps(record | {"checksum": _checksum(record)}, indent=1))
         return path
 
-    def path(self, sweep: Sweep, run: Run) -> Path:
-        """Where the record of a run is, whether there is one or not."""
-        identity = _identity(sweep, run)
-        name = identity["identity"]["network.name"]
-        return self.directory / f"{name}-{digest(identity, digits=16)}-seed{run.seed}.json"
+    def _known(self) -> dict[Path, str]:
+        """What each record is of. A file is read once: records are never rewritten."""
+        paths = sorted(self.directory.glob("*.json"))
+        for path in paths:
+            if path not in self._keys:
+                self._keys[path] = _key(_read(path))
+        return {path: self._keys[path] for path in paths}
 
 
 class Keeper:
@@ -218,20 +219,42 @@ def _leave(run: Run, record: Record, name: str) -> None:
     run.end({**record["result"], "record": name})
 
 
-def _read(path: Path) -> Record | None:
-    """The record in a file; None if there is no file.
+def _of_cell(identity: Values) -> str:
+    """The same for configurations of which one is older than a key."""
+    return digest(complete(identity), 64)
+
+
+def _key(record: Record) -> str:
+    """The same for records of the same run, in this sense."""
+    return digest(
+        {"cell": _of_cell(record["identity"]), "data": record["data"], "seed": record["seed"]}, 64
+    )
+
+
+def _read(path: Path) -> Record:
+    """The record in a file.
 
     Raises:
-      InputError: It is damaged, or of another form or generation.
+      InputError: It cannot be read, or is of another form.
     """
     try:
         record = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"record {path} cannot be read: {error}") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise InputError(f"record {path} has a form that this version does not know")
+    if not isinstance(record.get("identity"), dict) or not {"data", "seed"} <= record.keys():
+        raise InputError(f"record {path} does not say what it is of")
+    return record
+
+
+def _checked(path: Path) -> Record:
+    """The record in a file, intact and by code with these results.
+
+    Raises:
+      InputError: It is not; the file is named.
+    """
+    record = _read(path)
     rest = {key: value for key, value in record.items() if key != "checksum"}
     if record.get("checksum") != _checksum(rest):
         raise InputError(f"record {path} was changed or damaged: its checksum differs")
