@@ -17,6 +17,7 @@ from jaxtyping import Bool
 
 from experiments.report import markdown
 from shufflenet_jax import ShuffleUnit, abstract, channel_shuffle, no_shuffle, stage_channels
+from shufflenet_jax.layers import Conv, ConvNorm
 
 UNITS = 3
 """Units of stride 1 in stages 2 and 4."""
@@ -27,14 +28,19 @@ GROUPS = (2, 3, 4, 8)
 
 def reached(unit: ShuffleUnit) -> Bool[np.ndarray, "c c"]:
     """Which input channels (second axis) each output channel of a unit of stride 1 depends on."""
-    channels, groups = unit.expand.conv.kernel_shape[-1], unit.groups
-    bottleneck = unit.reduce.conv.kernel_shape[-1]
+    channels, bottleneck, groups = _channels(unit.expand), _channels(unit.reduce), unit.groups
     order = jnp.arange(bottleneck)
     if unit.mix is channel_shuffle:
         order = channel_shuffle(order, groups)
     mixed = np.eye(bottleneck, dtype=int)[np.asarray(order)]
     branch = _grouped(channels, bottleneck, groups) @ mixed @ _grouped(bottleneck, channels, groups)
     return (branch + np.eye(channels, dtype=int)) > 0  # with the shortcut
+
+
+def _channels(layer: ConvNorm) -> int:
+    """Of what a layer computes."""
+    assert isinstance(layer.conv, Conv)
+    return layer.conv.kernel_shape[-1]
 
 
 def _grouped(outputs: int, inputs: int, groups: int) -> np.ndarray:
