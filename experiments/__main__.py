@@ -171,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
 
     prepare = add("prepare", commands.prepare, "download and prepare a TFDS data set, once")
     prepare.add_argument("name", metavar="NAME", help="as cifar10 or imagenette/320px-v2")
+    prepare.add_argument(
+        "archive",
+        nargs="?",
+        type=Path,
+        metavar="PATH.zip",
+        help="what tiny_imagenet is made of: tiny-imagenet-200.zip",
+    )
     prepare.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
 
     cell = add("cell", commands.cell, "train one run in this process; `run` starts these")

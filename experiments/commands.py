@@ -286,9 +286,9 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Prepares a data set of TFDS."""
+    """Prepares a data set of TFDS, or Tiny ImageNet."""
     from shufflenet_jax import data
 
-    data.prepare(options.name, options.data_dir)
+    data.prepare(options.name, options.data_dir, options.archive)
     print(f"{options.name} is prepared")
     return 0
