@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = add("bench", commands.bench, "time ours against the plain form and other frameworks")
     add_json(bench)
-    bench.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    bench.add_argument("--quick", action="store_true", help="two minutes, to see that it works")
     bench.add_argument(
         "--peers", type=lambda text: text.split(","), metavar="A,B", help="only these peers"
     )
@@ -142,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument(
         "--sweep", action="store_true", help="time what sweeps cost beside training, and only that"
+    )
+    bench.add_argument(
+        "--against", metavar="COMMIT", help="with --sweep: a table by the code of a commit in turns"
     )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 

@@ -136,7 +136,7 @@ class Checkpoints:
             state=ocp.args.StandardRestore(template), log=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
-        state = State(**jax.tree.map(jax.numpy.asarray, restored["state"]))
+        state = State(**jax.device_put(restored["state"]))  # asarray would compile each shape
         return Restored(state, **restored["log"])
 
     def _newest_intact(self) -> int:

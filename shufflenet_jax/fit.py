@@ -11,7 +11,7 @@ from pathlib import Path
 from flax import nnx
 
 from shufflenet_jax.checkpoint import Checkpoints, Restored
-from shufflenet_jax.data import NEVER_SKIPPED, Batch, Broken, Dataset
+from shufflenet_jax.data import MEMORY_GB, NEVER_SKIPPED, Batch, Broken, Dataset, fits
 from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.inputs import Streamed
@@ -20,7 +20,7 @@ from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
 from shufflenet_jax.metrics import MetricsLog
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
-from shufflenet_jax.resident import MEMORY_GB, Resident, fits
+from shufflenet_jax.resident import Resident
 from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
 
 __all__ = ["Diverged", "Intervals", "Preempted", "Progress", "fit"]

@@ -32,11 +32,16 @@ class Shift(nnx.Module):
         self.bias = nnx.Param(bias)
 
     def __call__(
-        self, x: Float[Array, "c h w b"], *, use_running_average: bool
+        self,
+        x: Float[Array, "c h w b"],
+        *,
+        use_running_average: bool,
+        shortcut: Float[Array, "c h w b"] | None = None,
     ) -> Float[Array, "c h w b"]:
         if not use_running_average:
             raise InputError("a folded network is for evaluation only: train the one it is made of")
-        return x + chwn.per_channel(self.bias[...].astype(x.dtype))
+        y = x + chwn.per_channel(self.bias[...].astype(x.dtype))
+        return y if shortcut is None else chwn.add_relu(shortcut, y)
 
 
 def fold(network: Module) -> Module:

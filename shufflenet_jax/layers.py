@@ -5,18 +5,18 @@ and return it. Their parameters are float32, and so are the statistics of batch 
 all that is computed of them.
 """
 
-import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.initialisation import Role, Scheme, scheme
 from shufflenet_jax.ops import check_groups
 
 Activation = Callable[[Array], Array]
@@ -39,6 +39,7 @@ class Conv(nnx.Module):
       groups: Number of groups.
       padding: Zeros on each side; by default (k - 1) / 2.
       bias: Whether a bias is added to each channel. Convolutions before BN need none.
+      role: What follows, by which a scheme draws the weights; see `Scheme`.
       rngs: Source of the initial weights.
 
     Raises:
@@ -56,6 +57,7 @@ class Conv(nnx.Module):
         groups: int = 1,
         padding: int | None = None,
         bias: bool = False,
+        role: Role = "plain",
         rngs: nnx.Rngs,
     ):
         check_positive(
@@ -67,11 +69,17 @@ class Conv(nnx.Module):
         check_groups(in_channels, groups)
         check_groups(out_channels, groups)
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
-        self.kernel = nnx.Param(he_normal(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(out_channels)) if bias else None
+        self.kernel_shape, self.has_bias, self.role = shape, bias, role
         self.stride = stride
         self.groups = groups
         self.padding = padding
+        self.initialise(scheme(), rngs)
+
+    def initialise(self, scheme: Scheme, rngs: nnx.Rngs) -> None:
+        """Draws the weights anew."""
+        shape = self.kernel_shape
+        self.kernel = nnx.Param(scheme.kernel_of(self.role, rngs.params(), shape))
+        self.bias = nnx.Param(scheme.bias_of(rngs.params(), shape)) if self.has_bias else None
 
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c2 h2 w2 b"]:
         kernel = self.kernel[...].astype(x.dtype)
@@ -79,59 +87,65 @@ class Conv(nnx.Module):
         return y if self.bias is None else y + chwn.per_channel(self.bias[...].astype(x.dtype))
 
 
-def he_normal(key: Array, shape: tuple[int, int, int, int]) -> Float[Array, "k k i o"]:
-    """Draws a kernel as He et al. (arXiv 1502.01852): normal, variance 2 / (k k i).
-
-    The paper does not say how its networks are initialised.
-    """
-    size = math.prod(shape)
-    # XLA compiles a program for every size it draws, which would take most of the time that it
-    # takes to construct a network: draw runs of one size, and cut.
-    runs = [_normal_run(jax.random.fold_in(key, i)) for i in range(math.ceil(size / _RUN))]
-    return _scale(runs, shape)
-
-
-_RUN = 2**16
-
-
-@jax.jit
-def _normal_run(key: Array) -> Array:
-    return jax.random.normal(key, (_RUN,))
-
-
-@partial(jax.jit, static_argnums=1)
-def _scale(runs: list[Array], shape: tuple[int, int, int, int]) -> Array:
-    drawn = jnp.concatenate(runs)[: math.prod(shape)].reshape(shape)
-    return drawn * math.sqrt(2 / math.prod(shape[:-1]))
-
-
-class BatchNorm(nnx.BatchNorm):
+class BatchNorm(nnx.Module):
     """Batch normalisation of (c, h, w, b), by default with momentum and epsilon as in PyTorch.
 
-    As `nnx.BatchNorm`, but for the gradient of training, which `chwn.batch_norm` writes out, and
-    for maps of 16 bits, which stay so. Where the attribute ``axis_name`` is set, the statistics are
-    those of the batch over a mapped axis.
+    In training, batch statistics normalise and move the running ones by a tenth of the way. Maps of
+    16 bits stay so.
+
+    Args:
+      channels: Of the maps.
+      epsilon: Added to the variance.
+      ends_residual: Whether a shortcut is added to what it returns, see `Scheme.zero_residual`.
+      rngs: Source of what it starts with.
+
+    Attributes:
+      axis_name: Where it is set, the statistics are those of the batch over this mapped axis.
     """
 
-    scale: nnx.Param[Array]
-    bias: nnx.Param[Array]
+    momentum = 0.9
 
-    def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
-        super().__init__(channels, axis=0, momentum=0.9, epsilon=epsilon, rngs=rngs)
+    def __init__(
+        self,
+        channels: int,
+        *,
+        epsilon: float = 1e-5,
+        ends_residual: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.channels = channels
+        self.epsilon = epsilon
+        self.ends_residual = ends_residual
+        self.axis_name: str | None = None
+        self.initialise(scheme(), rngs)
 
-    # Of the options of nnx it has one, which has to be given.
-    def __call__(  # type: ignore[override]
-        self, x: Float[Array, "c h w b"], *, use_running_average: bool
+    def initialise(self, scheme: Scheme, rngs: nnx.Rngs) -> None:
+        """Sets scale, bias and statistics anew."""
+        del rngs
+        scale = 0.0 if scheme.zero_residual and self.ends_residual else 1.0
+        self.scale = nnx.Param(_full(self.channels, scale))
+        self.bias = nnx.Param(_full(self.channels, scheme.norm_bias))
+        self.mean = nnx.BatchStat(_full(self.channels, 0.0))
+        self.var = nnx.BatchStat(_full(self.channels, 1.0))
+
+    def __call__(
+        self,
+        x: Float[Array, "c h w b"],
+        *,
+        use_running_average: bool,
+        shortcut: Float[Array, "c h w b"] | None = None,
     ) -> Float[Array, "c h w b"]:
+        """With a shortcut: relu(shortcut + the normalised maps)."""
         scale, bias = self.scale[...], self.bias[...]
         if use_running_average:
             gain = lax.rsqrt(self.var[...] + self.epsilon) * scale
             centred = x.astype(jnp.float32) - chwn.per_channel(self.mean[...])
-            y = centred * chwn.per_channel(gain) + chwn.per_channel(bias)
-            return y.astype(x.dtype)
-        y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name)
-        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+            y = (centred * chwn.per_channel(gain) + chwn.per_channel(bias)).astype(x.dtype)
+            return y if shortcut is None else chwn.add_relu(shortcut, y)
+        y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name, shortcut)
+        # An assignment to [...] would ask for shardings, for which JAX searches the whole trace.
+        self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
+        self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)
         return y
 
 
@@ -145,6 +159,7 @@ class ConvNorm(nnx.Module):
         `Conv`.
       activation: What follows, if anything.
       epsilon: Of the normalisation.
+      ends_residual: Whether it ends a residual branch, to which a shortcut is added.
       rngs: Source of the initial weights.
 
     Raises:
@@ -163,6 +178,7 @@ class ConvNorm(nnx.Module):
         bias: bool = False,
         activation: Activation | None = None,
         epsilon: float = 1e-5,
+        ends_residual: bool = False,
         rngs: nnx.Rngs,
     ):
         self.conv: nnx.Module = Conv(
@@ -173,46 +189,49 @@ class ConvNorm(nnx.Module):
             groups=groups,
             padding=padding,
             bias=bias,
+            role="normalised",
             rngs=rngs,
         )
-        self.norm: nnx.Module = BatchNorm(out_channels, epsilon=epsilon, rngs=rngs)
+        self.norm: nnx.Module = BatchNorm(
+            out_channels, epsilon=epsilon, ends_residual=ends_residual, rngs=rngs
+        )
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
-        y = self.norm(self.conv(x), use_running_average=not train)
+    def __call__(
+        self,
+        x: Float[Array, "c h w b"],
+        *,
+        train: bool,
+        shortcut: Float[Array, "c2 h2 w2 b"] | None = None,
+    ) -> Float[Array, "c2 h2 w2 b"]:
+        """With a shortcut: relu(shortcut + what is normalised), the end of a residual unit."""
+        y = self.norm(self.conv(x), use_running_average=not train, shortcut=shortcut)
         return self.activation(y) if self.activation else y
 
 
-_LECUN_NORMAL = nnx.initializers.lecun_normal()
+class Linear(nnx.Module):
+    """A linear layer on (b, features).
 
-
-class Linear(nnx.Linear):
-    """A linear layer on (b, features), by default initialised as `nnx.Linear` is."""
-
-    kernel: nnx.Param[Array]
-    bias: nnx.Param[Array]
+    Raises:
+      InputError: There are no features.
+    """
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        kernel_init: nnx.Initializer = _LECUN_NORMAL,
-        rngs: nnx.Rngs,
+        self, in_features: int, out_features: int, *, role: Role = "plain", rngs: nnx.Rngs
     ):
         check_positive(in_features=in_features, out_features=out_features)
-        super().__init__(in_features, out_features, kernel_init=kernel_init, rngs=rngs)
+        self.kernel_shape, self.role = (in_features, out_features), role
+        self.initialise(scheme(), rngs)
 
-    # Without the options of nnx.
-    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:  # type: ignore[override]
+    def initialise(self, scheme: Scheme, rngs: nnx.Rngs) -> None:
+        """Draws the weights anew."""
+        shape = self.kernel_shape
+        self.kernel = nnx.Param(scheme.kernel_of(self.role, rngs.params(), shape))
+        self.bias = nnx.Param(scheme.bias_of(rngs.params(), shape))
+
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         kernel, bias = (each[...].astype(x.dtype) for each in (self.kernel, self.bias))
         return x @ kernel + bias[None]
-
-
-def linear_before_relu(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> Linear:
-    """A linear layer, initialised for a ReLU that follows (He et al., arXiv 1502.01852)."""
-    he_normal = nnx.initializers.he_normal()
-    return Linear(in_features, out_features, kernel_init=he_normal, rngs=rngs)
 
 
 class Classifier(Linear):
@@ -221,22 +240,18 @@ class Classifier(Linear):
     What it computes counts as the head of a network; see `shufflenet_jax.complexity`.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        kernel_init: nnx.Initializer = _LECUN_NORMAL,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, in_features: int, num_classes: int, *, rngs: nnx.Rngs):
         check_positive(num_classes=num_classes)
-        super().__init__(in_features, num_classes, kernel_init=kernel_init, rngs=rngs)
+        super().__init__(in_features, num_classes, role="classifier", rngs=rngs)
 
-    def __call__(  # type: ignore[override]  # as of `Linear`
-        self, x: Float[Array, "b i"]
-    ) -> Float[Array, "b classes"]:
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b classes"]:
         with jax.named_scope("head"):
             return super().__call__(x.astype(jnp.float32))
+
+
+def _full(channels: int, value: float) -> Float[Array, " c"]:
+    """Equal values; of NumPy, as XLA would compile a program for every number of channels."""
+    return jax.device_put(np.full(channels, value, np.float32))
 
 
 def flatten(x: Float[Array, "c h w b"]) -> Float[Array, "b chw"]:

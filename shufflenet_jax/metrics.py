@@ -1,15 +1,13 @@
 """Metrics as JSON lines, one file a run, and as TensorBoard events beside them."""
 
+import contextlib
 import json
 import socket
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import scalar
 
 from shufflenet_jax.files import write_atomically
 
@@ -65,26 +63,51 @@ class _Events:
     """
 
     def __init__(self, directory: Path, step: int):
+        # Here, because only who writes needs it.
+        with _hidden("torch"):
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.record_writer import RecordWriter
+            from tensorboardX.summary import scalar
+
         directory.mkdir(exist_ok=True)
+        self._event, self._scalar = event_pb2.Event, scalar
         # The step tells files of one second apart.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{step}"
         self._records = RecordWriter(str(directory / name))
         self._write(file_version="brain.Event:2")
-        self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=step + 1, session_log=start)
 
     def write(self, row: Row) -> None:
         """Writes one row, and waits until it is on disk."""
         for name, value in row.items():
             if name not in ("step", "split"):
-                summary = scalar(f"{row['split']}/{name}", value)
+                summary = self._scalar(f"{row['split']}/{name}", value)
                 self._write(step=row["step"], summary=summary)
         self._records.flush()
 
     def _write(self, **values: Any) -> None:
-        self._records.write(Event(wall_time=time.time(), **values).SerializeToString())
+        self._records.write(self._event(wall_time=time.time(), **values).SerializeToString())
 
     def close(self) -> None:
         self._records.close()
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Has imports within the block not find a package, unless it is imported already.
+
+    tensorboardX imports PyTorch where that is installed, for the type of an annotation: a second
+    and a half, and 500 MiB, of every process that trains.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # Python's mark of what is not there
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def read_metrics(directory: Path) -> list[Row]:

@@ -21,33 +21,15 @@ from shufflenet_jax.data import (
     STAND_IN,
     Batch,
     Batches,
-    Dataset,
     Draws,
     Moves,
-    Preprocessing,
     eval_batches,
 )
 from shufflenet_jax.devices import share
 from shufflenet_jax.inputs import Inputs
 
-MEMORY_GB = 1.0
-"""What the images of a data set may take on a device, by default, in gigabytes of 10^9 bytes."""
-
 # Images that are decoded between two looks at whether to go on.
 _PART = 256
-
-
-def fits(dataset: Dataset, preprocessing: Preprocessing, memory_gb: float) -> bool:
-    """Whether a data set can be resident, and takes no more memory than it may.
-
-    Args:
-      dataset: Its train and test images count together.
-      preprocessing: How they are augmented, and at which size they are kept.
-      memory_gb: Gigabytes of 10^9 bytes on each device; 0 for never.
-    """
-    count = len(dataset.train) + len(dataset.test)
-    size = count * np.prod(preprocessing.image_shape, dtype=int)
-    return preprocessing.only_moves and bool(size <= memory_gb * 1e9)
 
 
 class _Picks(NamedTuple):

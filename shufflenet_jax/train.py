@@ -71,8 +71,11 @@ def create_state(
 ) -> tuple[nnx.GraphDef, State]:
     """Returns the network's structure and the state before the first step."""
     graphdef, params, batch_stats = split(network)
+    # One program, where each shape of a parameter would be one; and for once it is not worth while
+    # to optimise it.
+    init = jax.jit(optimizer.init, compiler_options={"xla_backend_optimization_level": 0})
     step = jnp.zeros((), jnp.int32)
-    return graphdef, State(step, params, batch_stats, optimizer.init(params))
+    return graphdef, State(step, params, batch_stats, init(params))
 
 
 def make_train_step(

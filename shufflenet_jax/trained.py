@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from shufflenet_jax import zoo
@@ -124,7 +123,7 @@ def load_trained(
     step, weights = read_weights(
         directory / "checkpoints", {"params": params, "batch_stats": batch_stats}
     )
-    weights = jax.tree.map(jnp.asarray, weights)
+    weights = jax.device_put(weights)  # jnp.asarray would compile each shape
     network = nnx.merge(graphdef, weights["params"], weights["batch_stats"])
     return Trained(network, preprocessing, class_names, step, name, arguments)
 

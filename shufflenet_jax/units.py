@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from shufflenet_jax import chwn
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.images import Images, check_maps
-from shufflenet_jax.layers import ConvNorm, Linear, check_positive
+from shufflenet_jax.initialisation import scheme
+from shufflenet_jax.layers import BatchNorm, ConvNorm, Linear, check_positive
 from shufflenet_jax.ops import channel_shuffle, check_groups, no_shuffle
 
 Mix = Callable[..., Array]
@@ -104,15 +105,17 @@ class ShuffleUnit(Unit):
         self.depthwise = ConvNorm(
             bottleneck, bottleneck, 3, stride=stride, groups=bottleneck, rngs=rngs
         )
-        self.expand = ConvNorm(bottleneck, branch, groups=groups, rngs=rngs)
+        self.expand = ConvNorm(
+            bottleneck, branch, groups=groups, ends_residual=stride == 1, rngs=rngs
+        )
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.reduce(x, train=train)
         y = self.mix(y, self.groups, axis=0)
         y = self.depthwise(y, train=train)
-        y = self.expand(y, train=train)
         if self.stride == 1:
-            return chwn.add_relu(x, y)
+            return self.expand(y, train=train, shortcut=x)
+        y = self.expand(y, train=train)
         return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
 
 
@@ -181,7 +184,7 @@ class ResidualUnit(Unit):
         self.spatial = ConvNorm(
             bottleneck, bottleneck, 3, stride=stride, groups=groups, activation=relu, rngs=rngs
         )
-        self.expand = ConvNorm(bottleneck, branch, rngs=rngs)
+        self.expand = ConvNorm(bottleneck, branch, ends_residual=not self.concatenates, rngs=rngs)
         self.projects = not pooled and (stride, in_channels) != (1, out_channels)
         if self.projects:
             self.project = ConvNorm(in_channels, out_channels, stride=stride, rngs=rngs)
@@ -189,11 +192,11 @@ class ResidualUnit(Unit):
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.reduce(x, train=train)
         y = self.spatial(y, train=train)
-        y = self.expand(y, train=train)
         if self.concatenates:
+            y = self.expand(y, train=train)
             return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
         shortcut = self.project(x, train=train) if self.projects else x
-        return chwn.add_relu(shortcut, y)
+        return self.expand(y, train=train, shortcut=shortcut)
 
 
 class SqueezeExcitation(Unit):
@@ -226,6 +229,12 @@ class SqueezeExcitation(Unit):
     ):
         check_groups(out_channels, reduction)
         self.unit = unit(in_channels, out_channels, stride, rngs=rngs, **options)
+        for _, module in nnx.iter_modules(self.unit):
+            if isinstance(module, BatchNorm) and module.ends_residual:
+                # The weights, at first about a half, are of the shortcut too: of many units that
+                # start as their shortcuts, one after the other, hardly anything would be left.
+                module.ends_residual = False
+                module.initialise(scheme(), rngs)
         self.squeeze = Linear(out_channels, out_channels // reduction, rngs=rngs)
         self.excite = Linear(out_channels // reduction, out_channels, rngs=rngs)
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from functools import cache, partial
 
-from shufflenet_jax.complexity import abstract, complexity
+from shufflenet_jax.cost import abstract, complexity
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.layers import check_positive
 from shufflenet_jax.models.skeleton import REPEATS, Network

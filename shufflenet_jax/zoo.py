@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from flax import nnx
 
-from shufflenet_jax.complexity import abstract
+from shufflenet_jax import initialisation
+from shufflenet_jax.cost import abstract
 from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import googlenet
@@ -38,6 +39,9 @@ from shufflenet_jax.units import UnitConstructor
 
 Constructor = Callable[..., nnx.Module]
 
+ALWAYS: Mapping[str, Any] = {"init": initialisation.DEFAULT}
+"""What can be set of every family: the scheme by which the layers of this library start."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -52,18 +56,37 @@ class Family:
     constructor: Constructor
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def configurable(self) -> dict[str, Any]:
+        """All that can be set, with the defaults: the arguments, and those of every family."""
+        return {**ALWAYS, **self.arguments}
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same as a configuration has it, a stem as a dict."""
+        return {
+            name: dataclasses.asdict(value) if isinstance(value, Stem) else value
+            for name, value in self.configurable.items()
+        }
+
     def build(
         self, arguments: Mapping[str, Any], *, num_classes: int, rngs: nnx.Rngs | None = None
     ) -> nnx.Module:
         """A network of the family; see `build`."""
-        chosen = dict(self.arguments)
+        known = self.configurable
+        chosen = dict(known)
         for name, value in arguments.items():
-            if name not in self.arguments:
-                raise InputError(f"unknown argument {name!r}{did_you_mean(name, self.arguments)}")
-            chosen[name] = _like(self.arguments[name], value, name)
+            if name not in known:
+                raise InputError(f"unknown argument {name!r}{did_you_mean(name, known)}")
+            chosen[name] = _like(known[name], value, name)
+        init = chosen.pop("init")
+        initialisation.scheme(init)  # is there one?
         if rngs is None:
             return abstract(self.constructor, **chosen, num_classes=num_classes)
-        return self.constructor(**chosen, num_classes=num_classes, rngs=rngs)
+        network = self.constructor(**chosen, num_classes=num_classes, rngs=rngs)
+        if init != initialisation.DEFAULT:
+            initialisation.initialise(network, init, rngs)
+        return network
 
 
 def family_of(thing: Family | Constructor) -> Family:
@@ -187,6 +210,8 @@ def _configurable(
     name: str, parameters: Mapping[str, inspect.Parameter], given: set[str]
 ) -> dict[str, Any]:
     own = {key: each.default for key, each in parameters.items() if key not in given}
+    if taken := own.keys() & ALWAYS.keys():
+        raise InputError(f"{name} takes {', '.join(taken)}, as every network does: rename it")
     missing = [key for key, default in own.items() if default is inspect.Parameter.empty]
     if missing:
         raise InputError(

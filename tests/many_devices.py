@@ -14,6 +14,7 @@ from shufflenet_jax import InputError, Network, ShuffleUnit, Stem, chwn, interru
 from shufflenet_jax.data import Batch, Preprocessing, load
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.fit import Intervals, Preempted, fit
+from shufflenet_jax.initialisation import initialise
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.resident import Resident
 from shufflenet_jax.train import create_state, make_evaluate, make_train_step
@@ -23,8 +24,11 @@ BATCH = 16
 
 
 def network():
-    """Small, for it is compiled for every number of devices: a unit of stride 2 and one of 1."""
-    return Network(
+    """Small, for it is compiled for every number of devices: a unit of stride 2 and one of 1.
+
+    Started with nothing at zero, so that every weight has a gradient from the first step on.
+    """
+    made = Network(
         partial(ShuffleUnit, groups=3),
         channels=(48,),
         repeats=(2,),
@@ -33,6 +37,8 @@ def network():
         stem=Stem(stride=2, max_pool=False),
         rngs=nnx.Rngs(0),
     )
+    initialise(made, "he", nnx.Rngs(0))
+    return made
 
 
 def random_batch(seed, masked=()):

@@ -12,6 +12,7 @@ from flax import nnx
 from experiments.tables import paper
 from shufflenet_jax import InputError, SparseConv, abstract, complexity
 from shufflenet_jax.data import Batch
+from shufflenet_jax.initialisation import initialise
 from shufflenet_jax.layers import adaptive_avg_pool, dropout, local_response_norm
 from shufflenet_jax.models import lenet
 from shufflenet_jax.models.classic import Classic
@@ -279,6 +280,9 @@ def test_the_loss_is_the_weighted_sum_over_all_heads():
 @pytest.mark.slow
 def test_googlenet_trains_on_three_heads():
     network = GoogLeNet(num_classes=10, rngs=nnx.Rngs(0))
+    initialise(
+        network, "he", nnx.Rngs(0)
+    )  # with weights that pass gradients on from the first step
     images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
     of_heads = nnx.All(nnx.Param, nnx.PathContains("auxiliary"))
     graphdef, auxiliary, rest = nnx.split(network, of_heads, ...)

@@ -168,8 +168,6 @@ def test_divergence_is_a_result(tmp_path, capsys):
 @pytest.mark.slow
 def test_kill_and_resume_is_bitwise_equal(tmp_path):
     """SIGKILL after the first checkpoint, and again at random: the same metrics and weights."""
-    from shufflenet_jax.checkpoint import _digests
-
     shrunk = [argument for argument in SHRUNK if "epochs" not in argument]
     directories = [tmp_path / "whole", tmp_path / "killed"]
     for directory in directories:
@@ -184,7 +182,7 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     random = np.random.default_rng(0)
     for after in (1, 2):
         process = start_cell(directories[1])
-        while len(list(seals.glob("*.json"))) < after:
+        while len(list(seals.glob("*.json"))) < after or len(runs[1].attempts) < after:
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.3))
@@ -198,7 +196,9 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     assert last_step(whole) == runs[0].result["step"]
     same = {"status", "step", "top1_error", "top5_error", "loss", "examples"}
     assert {k: runs[0].result[k] for k in same} == {k: runs[1].result[k] for k in same}
-    assert _digests(whole / "checkpoints" / "sha256").keys() == _digests(seals).keys()
+    # A killed process may have left a hidden file, which nothing reads.
+    kept, expected = (set(d.glob("*.json")) for d in (seals, whole / "checkpoints" / "sha256"))
+    assert {path.name for path in kept} == {path.name for path in expected}
 
 
 def folder(path, *, train=("cat", "dog"), val=("cat", "dog"), images=2):
@@ -363,12 +363,18 @@ def test_a_mistake_in_a_real_process_exits_with_2():
 def test_a_network_brings_its_own_arguments():
     config = configured("network.width=0.5", "network.stem.stride=1", "network.name=mobilenet_v1")
     stem = {"stride": 1, "max_pool": False}  # of the budget, but for the stride
-    assert config.network.to_dict() == {"name": "mobilenet_v1", "width": 0.5, "stem": stem}
+    assert config.network.to_dict() == {
+        "name": "mobilenet_v1",
+        "init": "ours",
+        "width": 0.5,
+        "stem": stem,
+    }
     assert network_of(configs.identity(config), num_classes=10).widths[:2] == (16, 32)
     # The name comes first, wherever it stands.
     configs.override(config, ["network.mflops=38", "network.name=resnet"])
     assert config.network.to_dict() == {
         "name": "resnet",
+        "init": "ours",
         "mflops": 38,
         "repeats": (4, 8, 4),
         "stem": stem,

@@ -34,7 +34,7 @@ def trained_looking(state, seed=0):
 
 
 def batch_norms(network):
-    return [each for _, each in nnx.iter_modules(network) if isinstance(each, nnx.BatchNorm)]
+    return [each for _, each in nnx.iter_modules(network) if isinstance(each, BatchNorm)]
 
 
 def assert_folds(network, images):

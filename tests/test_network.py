@@ -85,6 +85,8 @@ def test_stage_channels(groups, width, rounding, expected):
 def test_stem_channels_are_those_of_the_papers_mflops():
     widths = (0.25, 0.5, 1.0, 1.5, 2.0)
     assert [stem_channels(width) for width in widths] == [12, 12, 24, 24, 48]
+    assert [stem_channels(0.25, groups) for groups in (1, 2, 3, 4, 8)] == [12, 8, 12, 8, 8]
+    assert [stem_channels(0.5, groups) for groups in (1, 2, 3, 4, 8)] == [12, 12, 12, 12, 16]
 
 
 def test_networks_that_are_not_valid_name_both_numbers():

@@ -295,20 +295,38 @@ def test_max_pool_gives_ties_to_the_first():
     assert_forms_agree(chwn.max_pool, (x,), 9)
 
 
-@given(shapes, dtypes)
-def test_fast_batch_norm_with_gradients(shape, dtype):
+@given(shapes, dtypes, st.booleans())
+def test_fast_batch_norm_with_gradients(shape, dtype, joined):
     batch, height, width = shape
     count = batch * (height + 3) * width
     x = 2 * normal(0, (5, height + 3, width, batch), dtype) + jnp.asarray(0.5, dtype)
     scale, bias = normal(1, (5,)), normal(2, (5,))
 
-    def output(x, scale, bias):
-        return chwn.batch_norm(x, scale.astype(jnp.float32), bias.astype(jnp.float32), 1e-5)[0]
+    def output(x, scale, bias, shortcut=None):
+        wide = scale.astype(jnp.float32), bias.astype(jnp.float32)
+        return chwn.batch_norm(x, *wide, 1e-5, shortcut=shortcut)[0]
 
     arguments = (x, scale.astype(dtype), bias.astype(dtype))
+    if joined:
+        # Far from zero, so that a rounding error does not decide which gradients the ReLU passes.
+        sign = jnp.sign(normal(3, x.shape, dtype))
+        arguments += (16 * sign,)
     # The gradient divides by the deviation, which for a few values can be small.
     deviation = float(np.asarray(x, np.float64).std(axis=(1, 2, 3)).min())
-    assert_forms_agree(output, arguments, 16 * count / min(1.0, deviation) ** 4)
+    assert_forms_agree(
+        output, arguments, 16 * count / min(1.0, deviation) ** 4, rounded=int(joined)
+    )
+
+
+def test_the_shortcut_of_batch_norm_is_added_before_a_relu():
+    x, shortcut = normal(0, (3, 4, 5, 6)), normal(1, (3, 4, 5, 6))
+    scale, bias = normal(2, (3,)), normal(3, (3,))
+    for name in ("direct", "matmul"):
+        with form(name):
+            alone, *expected = chwn.batch_norm(x, scale, bias, 1e-5)
+            joined, *statistics = chwn.batch_norm(x, scale, bias, 1e-5, shortcut=shortcut)
+        np.testing.assert_allclose(joined, np.maximum(shortcut + alone, 0), atol=1e-6)
+        np.testing.assert_array_equal(statistics, expected)
 
 
 def test_batch_norm_statistics():

@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from shufflenet_jax import ShuffleUnit, shufflenet
-from shufflenet_jax.layers import Conv
+from shufflenet_jax.layers import BatchNorm, Conv, Linear
 from shufflenet_jax.zoo import NETWORKS
 
 HOW = "pip install -e '.[parity]'"
@@ -59,7 +59,7 @@ class BranchFirst(ShuffleUnit):
 
 def layers(module):
     """Convolutions, normalisations and linear layers in the order in which they were defined."""
-    if isinstance(module, (Conv, nnx.BatchNorm, nnx.Linear)):
+    if isinstance(module, (BatchNorm, Conv, Linear)):
         yield module
     else:
         parts = module if isinstance(module, nnx.List) else vars(module).values()
@@ -99,7 +99,7 @@ def copy_weights(model, network):
         weight = theirs.weight.detach().numpy()
         if isinstance(ours, Conv):
             put(ours.kernel, weight.transpose(2, 3, 1, 0))
-        elif isinstance(ours, nnx.Linear):
+        elif isinstance(ours, Linear):
             put(ours.kernel, weight.T)
         else:
             assert ours.epsilon == theirs.eps

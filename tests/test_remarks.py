@@ -11,7 +11,6 @@ from experiments.report import table as report
 from experiments.tables import paper, remarks
 from experiments.tables.table4_structures import COLUMNS
 from shufflenet_jax import (
-    InputError,
     Network,
     ResidualUnit,
     abstract,
@@ -32,18 +31,23 @@ def millions(constructor, **arguments):
     return f"{count(constructor, **arguments).macs_without_head / 1e6:.1f}"
 
 
-def test_smallest_of_8_groups():
-    g8 = partial(shufflenet, groups=8, width=0.25)
-    assert f"costs {millions(g8)} [{paper.TABLE2_MFLOPS[0.25]}]" in remarks.SMALLEST_OF_8_GROUPS
-    assert abstract(g8).widths[0] == 16
-    assert f"with 8, the one before, it would cost {millions(g8, conv1_channels=8)}." in (
-        remarks.SMALLEST_OF_8_GROUPS
+def test_even_groups_at_a_quarter():
+    def cost(groups, **arguments):
+        return count(shufflenet, groups=groups, width=0.25, **arguments).macs / 1e6
+
+    ours = [cost(groups) for groups in (1, 2, 3, 4, 8)]
+    level = paper.TABLE2_MFLOPS[0.25]
+    assert all(abs(each / level - 1) <= 0.05 for each in ours)
+    *first, last = (f"{each:.1f}" for each in ours)
+    assert f"cost {', '.join(first)} and {last} [{level}] million" in (
+        remarks.EVEN_GROUPS_AT_A_QUARTER
     )
-    # What cannot be built costs as much as the mean of the two, with 4 channels less and more.
-    around = [count(g8, conv1_channels=c).macs_without_head for c in (8, 16)]
-    assert f"it would cost {sum(around) / 2e6:.1f}, but" in remarks.SMALLEST_OF_8_GROUPS
-    with pytest.raises(InputError, match="84 channels do not divide into 8 groups"):
-        abstract(g8, conv1_channels=12)
+    assert abstract(shufflenet, groups=8, width=0.25).widths[0] == 8
+    g2, g4, g8 = (
+        f"{cost(groups, conv1_channels=channels):.1f}"
+        for groups, channels in ((2, 12), (4, 12), (8, 16))
+    )
+    assert f"would cost {g2}, {g4} and {g8}." in remarks.EVEN_GROUPS_AT_A_QUARTER
 
 
 def test_stage_4_channels():
@@ -101,8 +105,8 @@ def test_classic_networks():
 
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table4"])
-def test_a_table_with_a_network_far_from_its_level_says_so(name):
-    assert remarks.SMALLEST_OF_8_GROUPS in tables.load(name).remarks
+def test_a_table_with_networks_of_its_own_channels_says_so(name):
+    assert remarks.EVEN_GROUPS_AT_A_QUARTER in tables.load(name).remarks
 
 
 def test_reports_and_the_list_show_them(tmp_path, capsys):

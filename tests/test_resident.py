@@ -9,6 +9,7 @@ from runs import differences
 from test_broken import AUGMENTED, BROKEN, Normalised, write_pets
 
 from shufflenet_jax import data
+from shufflenet_jax.data import fits
 from shufflenet_jax.data.preprocess import draw_moves
 from shufflenet_jax.devices import ONE_DEVICE
 from shufflenet_jax.errors import InputError
@@ -16,7 +17,7 @@ from shufflenet_jax.fit import Intervals, Preempted, fit
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.metrics import read_metrics
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.resident import Resident, fits
+from shufflenet_jax.resident import Resident
 
 MOVED = dataclasses.replace(AUGMENTED, color=0.0, lighting=0.0)
 

@@ -20,7 +20,7 @@ from shufflenet_jax.train import create_state, make_evaluate, normalise
 from shufflenet_jax.trained import describe
 
 TINY = Preprocessing(image_size=16, crop="shift", flip=False, color=0.0, lighting=0.0)
-RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=0.05, preprocessing=TINY)
+RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=0.1, preprocessing=TINY)
 ARGUMENTS = {
     "channels": (8,),
     "conv1_channels": 4,

@@ -20,10 +20,18 @@ from shufflenet_jax import (
     channel_shuffle,
     no_shuffle,
 )
+from shufflenet_jax.initialisation import initialise
+from shufflenet_jax.layers import BatchNorm
+
+
+def awake(built):
+    """Starts a residual unit with a branch that is not zero."""
+    initialise(built, "he", nnx.Rngs(0))
+    return built
 
 
 def unit(in_channels, out_channels, stride, **options):
-    return ShuffleUnit(in_channels, out_channels, stride, rngs=nnx.Rngs(0), **options)
+    return awake(ShuffleUnit(in_channels, out_channels, stride, rngs=nnx.Rngs(0), **options))
 
 
 def images(channels, seed=0, size=6):
@@ -104,7 +112,7 @@ def test_unit_computes_figure_2(mix, in_channels, stride):
 
 
 def test_bottleneck_unit_is_figure_2a():
-    built = BottleneckUnit(16, 16, 1, rngs=nnx.Rngs(0))
+    built = awake(BottleneckUnit(16, 16, 1, rngs=nnx.Rngs(0)))
     assert built.reduce.conv.groups == built.expand.conv.groups == 1
     ours, theirs = both(built, partial(reference, built), images(16))
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
@@ -113,7 +121,7 @@ def test_bottleneck_unit_is_figure_2a():
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize(("in_channels", "stride"), [(32, 1), (16, 1), (16, 2)])
 def test_residual_unit_is_resnets_and_with_groups_resnexts(in_channels, stride, groups):
-    built = ResidualUnit(in_channels, 32, stride, ratio=2, groups=groups, rngs=nnx.Rngs(0))
+    built = awake(ResidualUnit(in_channels, 32, stride, ratio=2, groups=groups, rngs=nnx.Rngs(0)))
     assert built.spatial.conv.kernel.shape == (3, 3, 16 // groups, 16)
 
     def expected(x):
@@ -130,7 +138,9 @@ def test_residual_unit_is_resnets_and_with_groups_resnexts(in_channels, stride, 
 @pytest.mark.parametrize(("in_channels", "stride"), [(20, 1), (8, 2)])
 def test_residual_unit_with_shufflenets_shortcut(in_channels, stride):
     """Its bottleneck of 10 is raised to 16, for 16 groups."""
-    built = ResidualUnit(in_channels, 20, stride, ratio=2, groups=16, pooled=True, rngs=nnx.Rngs(0))
+    built = awake(
+        ResidualUnit(in_channels, 20, stride, ratio=2, groups=16, pooled=True, rngs=nnx.Rngs(0))
+    )
     assert built.spatial.conv.kernel.shape == (3, 3, 1, 16)
 
     def expected(x):
@@ -157,7 +167,7 @@ def test_plain_unit_is_two_convolutions(stride):
 def sharpen(built, scale=4.0):
     """Scales what batch normalisation returns, so that ReLU6 and sigmoid differ from their like."""
     for _, module in nnx.iter_modules(built):
-        if isinstance(module, nnx.BatchNorm):
+        if isinstance(module, BatchNorm):
             module.scale[...] = jnp.full_like(module.scale[...], scale)
     return scale
 
@@ -216,7 +226,7 @@ def test_squeeze_and_excitation_weights_the_whole_output():
 def influence(mix, units=2, channels=24, groups=3):
     """Which input channels the gradient of each output channel reaches: bool (outputs, inputs)."""
     chain = [
-        ShuffleUnit(channels, channels, 1, groups=groups, mix=mix, rngs=nnx.Rngs(seed))
+        awake(ShuffleUnit(channels, channels, 1, groups=groups, mix=mix, rngs=nnx.Rngs(seed)))
         for seed in range(units)
     ]
 

@@ -314,7 +314,7 @@ def test_a_network_from_plain_values_is_the_one_that_its_constructor_makes():
         ("shufflnet", {}, "unknown network 'shufflnet'; did you mean shufflenet"),
         ("wholly else", {}, "unknown network 'wholly else'; there are shufflenet, "),
         ("shufflenet", {"witdh": 1.0}, "shufflenet: unknown argument 'witdh'; did you mean width?"),
-        ("vgg16", {"width": 1.0}, "vgg16: unknown argument 'width'; there are none"),
+        ("vgg16", {"width": 1.0}, "vgg16: unknown argument 'width'; there are init"),
         ("shufflenet", {"groups": 2.0}, "groups must be an integer, not 2.0"),
         ("shufflenet", {"groups": True}, "groups must be an integer, not True"),
         ("shufflenet", {"shuffle": 1}, "shuffle must be true or false, not 1"),

@@ -7,7 +7,17 @@ import sys
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from experiments.bench import input, machine, measure, seeds, sweep, tables, workloads
+from experiments.bench import (
+    costs,
+    input,
+    machine,
+    measure,
+    seeds,
+    sweep,
+    tables,
+    timings,
+    workloads,
+)
 from experiments.bench.peers import PEERS, Peer, choose
 from experiments.bench.workloads import Plan
 from shufflenet_jax.errors import InputError
@@ -19,7 +29,8 @@ def run(options: argparse.Namespace) -> str:
     Args:
       options: json, quick, peers (names, or None for all), sections (a glob of their titles),
         threads, input (only what images cost), seeds (only the ways to train several), sweep (only
-        what the runner costs), and plot (a path or None).
+        what the runner costs, and a whole table), against (a commit or None, for the latter), and
+        plot (a path or None).
 
     Raises:
       InputError: An unknown peer or section, more threads than processors, or a plot without
@@ -27,12 +38,14 @@ def run(options: argparse.Namespace) -> str:
     """
     if not hasattr(os, "sched_setaffinity"):
         raise InputError("the benchmark binds processes to processors, which needs Linux")
+    if options.against and not options.sweep:
+        raise InputError("--against is for --sweep")
     if options.threads > (processors := len(os.sched_getaffinity(0))):
         raise InputError(f"{options.threads} threads, but {processors} processors")
     if options.input:
         return input.table(options.threads)
     if options.sweep:
-        return sweep.table()
+        return sweep.table(options.against)
     if options.seeds:
         return seeds.table(options.threads)
     if options.plot and not importlib.util.find_spec("matplotlib"):
@@ -70,19 +83,23 @@ def _measure(plan: Plan, peers: list[Peer], skipped: dict[str, str]) -> tables.R
     sections = []
     for section in plan.sections:
         able = [peer for peer in peers if not section.peers or peer.name in section.peers]
-        timings = []
+        timed = []
         for workload in section.workloads:
             _say(f"{section.title}: {workload}")
-            timings += measure.time_workload(workload, able, plan.rounds, plan.seconds)
-        sections.append((section, timings))
-    costs = []
+            timed += timings.time_workload(workload, able, plan.rounds, plan.seconds)
+        sections.append((section, timed))
+    forms = {
+        (each.workload, each.peer): each.choice.form for _, timed in sections for each in timed
+    }
+    measured = []
     for workload in plan.costs:
         for peer in peers:
             if peer.can(workload):
                 _say(f"compile time and memory: {workload}, {peer.name}")
-                costs.append(measure.cost_of(workload, peer))
+                form = forms.get((workload, peer.name), "")
+                measured.append(costs.cost_of(workload, peer, form))
     load = (load_before, os.getloadavg()[0])
-    return tables.Results(described, peaks, load, skipped, sections, costs)
+    return tables.Results(described, peaks, load, skipped, sections, measured)
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ devices (`Resident`) and reads others anew in every epoch (`Streamed`).
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -18,7 +19,7 @@ from flax import nnx
 from PIL import Image
 
 from experiments.bench import machine
-from experiments.bench.measure import in_fresh_process
+from experiments.bench.measure import in_fresh_process, rotate
 from experiments.report import markdown
 from shufflenet_jax import Stem, data, shufflenet
 from shufflenet_jax.data import Batch, Dataset, Preprocessing
@@ -129,19 +130,18 @@ def step_times(directory: str) -> dict[str, list[tuple[float, float]]]:
     runs |= {way: _steps(batches) for way, batches in streams.items()}
     for run in runs.values():
         run()
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    order = list(runs)
-    for _ in range(ROUNDS):
-        for name in order:
-            wall, processor = perf_counter(), process_time()
-            for _ in range(_STEPS):
-                runs[name]()
-            taken = perf_counter() - wall, process_time() - processor
-            times[name].append((1000 * taken[0] / _STEPS, 1000 * taken[1] / _STEPS))
-        order = [*order[1:], order[0]]
+    times = rotate({name: partial(_turn, run) for name, run in runs.items()}, ROUNDS)
     for batches in streams.values():
         batches.close()
     return times
+
+
+def _turn(run: Callable[[], Any]) -> tuple[float, float]:
+    """Time and processor time of a step, in ms."""
+    wall, processor = perf_counter(), process_time()
+    for _ in range(_STEPS):
+        run()
+    return 1000 * (perf_counter() - wall) / _STEPS, 1000 * (process_time() - processor) / _STEPS
 
 
 def _medians(turns: Sequence[tuple[float, float]]) -> list[float]:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.bench.workloads import Net, Operation, Workload
-from shufflenet_jax.complexity import complexity
+from shufflenet_jax.cost import complexity
 from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
 from shufflenet_jax.models.shufflenet import shufflenet
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, REPEATS, SMALL_STEM, Network
@@ -23,23 +23,31 @@ WEIGHT_DECAY = 4e-5
 
 
 def network(net: Net) -> Network:
-    """Builds a network whose BN scales, shifts and running statistics are not the initial ones.
+    """Builds a network with random weights, BN scales and shifts, and running statistics.
 
-    With the initial ones, a peer that mixed them up would still give the right logits.
+    With the initial ones of BN, a peer that mixed them up would still give the right logits. All
+    are NumPy's, because every process builds the network, and to compile JAX's takes seconds.
     """
-    made = _initial(net)
+    made = nnx.eval_shape(lambda: _initial(net))
     random = np.random.default_rng(0)
-    for _, module in nnx.iter_modules(made):
-        if isinstance(module, nnx.BatchNorm):
-            for variable, low, high in (
-                (module.scale, 0.5, 1.0),
-                (module.bias, -0.5, 0.5),
-                (module.mean, -0.5, 0.5),
-                (module.var, 0.5, 1.5),
-            ):
-                assert variable is not None
-                variable[...] = jnp.asarray(random.uniform(low, high, variable.shape), jnp.float32)
+    for path, variable in nnx.iter_graph(made):
+        if not isinstance(variable, nnx.Variable):
+            continue
+        shape = variable.get_value().shape
+        if path[-1] == "kernel":
+            values = random.standard_normal(shape) * math.sqrt(2 / math.prod(shape[:-1]))
+        else:
+            values = random.uniform(*_RANGES[str(path[-1])], shape)
+        variable.set_value(jnp.asarray(values, jnp.float32))
     return made
+
+
+_RANGES = {"scale": (0.5, 1.0), "bias": (-0.5, 0.5), "mean": (-0.5, 0.5), "var": (0.5, 1.5)}
+
+
+def network_of(workload: Workload) -> Network | None:
+    """The network of a workload; an operation has none."""
+    return network(workload.subject) if isinstance(workload.subject, Net) else None
 
 
 def _initial(net: Net) -> Network:

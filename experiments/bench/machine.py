@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 
 import jax
@@ -11,14 +12,27 @@ from experiments.bench import peer_jax
 from experiments.bench.peers import Peer
 from experiments.sweep import provenance
 
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "onnxruntime", "tensorflow-cpu", "keras")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "tensorflow-cpu",
+    "keras",
+)
+_INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX"}
+"""Sets of vector instructions that decide how fast a product is, by their flags in Linux."""
 
 
 def describe() -> dict:
     """What a reader needs to judge the numbers: processor, device, versions."""
     return {
         "host": platform.node(),
-        "processor": provenance.processor(),
+        "processor": processor(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
@@ -26,6 +40,25 @@ def describe() -> dict:
         "python": platform.python_version(),
         "versions": provenance.versions(_PACKAGES),
     }
+
+
+def processor() -> str:
+    """The name of the processor, and the vector instructions that it has."""
+    return " with ".join(filter(None, (provenance.processor(), ", ".join(instructions()))))
+
+
+def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """The sets of vector instructions that the processor has, as Linux tells (`man proc_cpuinfo`).
+
+    Args:
+      cpuinfo: What to read; without it, or without flags in it, there are none.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
 
 
 def matmul_peak(peers: Sequence[Peer]) -> float:

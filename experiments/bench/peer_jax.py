@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from experiments.bench import inputs, plain
-from experiments.bench.peers import Prepared
+from experiments.bench.peers import Forms, Prepared
 from experiments.bench.workloads import Operation, Workload
 from shufflenet_jax import chwn
 from shufflenet_jax.inference import fold
@@ -20,9 +20,14 @@ from shufflenet_jax.recipe import kernels
 from shufflenet_jax.train import split
 
 
-def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:
-    """Prepares ours, or with the variant "plain" the plain form."""
+def forms(workload: Workload, network: Network | None, variant: str) -> Forms:
+    """Ours, or with the variant "plain" the plain form."""
     is_plain = variant == "plain"
+    layout = "NHWC" if is_plain else "CHWN"
+    return {layout: lambda: _prepare(workload, network, is_plain)}
+
+
+def _prepare(workload: Workload, network: Network | None, is_plain: bool) -> Prepared:
     if isinstance(workload.subject, Operation):
         return _operation(workload.subject, workload, is_plain)
     assert network is not None

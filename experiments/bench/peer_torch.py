@@ -1,37 +1,96 @@
-"""PyTorch: the same networks as one would write them there, in channels_last memory."""
+"""PyTorch, eager and compiled, in the layouts and with the shuffles that its users choose from."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flax import nnx
-from jax import Array
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from experiments.bench import inputs
-from experiments.bench.peers import Prepared
+from experiments.bench import inputs, torch_network
+from experiments.bench.peers import Forms, Prepared
+from experiments.bench.torch_network import Shuffle, TorchNetwork
 from experiments.bench.workloads import Operation, Workload
-from shufflenet_jax import layers
 from shufflenet_jax.models.skeleton import Network
-from shufflenet_jax.units import ShuffleUnit
 
 Value = TypeVar("Value")
 
 
-def prepare(workload: Workload, network: Network | None, variant: str) -> Prepared:
-    """Prepares eager PyTorch, torch.compile ("compile"), or eager with BN "folded" into convs."""
+@dataclass(frozen=True)
+class _Form:
+    """How the network is written, and how it is run.
+
+    Attributes:
+      memory_format: Of the images, and so of all maps.
+      shuffle: What shuffles channels.
+      folded: Whether BN is folded into the convolutions, for inference.
+      options: Of `torch.compile`; None is eager.
+    """
+
+    memory_format: torch.memory_format
+    shuffle: Shuffle
+    folded: bool = False
+    options: dict[str, Any] | None = None
+
+
+def forms(workload: Workload, network: Network | None, variant: str) -> Forms:
+    """Eager PyTorch, or with the variant "compile" what `torch.compile` makes of it."""
     torch.set_num_threads(workload.threads)
     if isinstance(workload.subject, Operation):
-        return _operation(workload.subject, workload)
+        return _forms_of_operation(workload.subject, workload)
     assert network is not None
-    module = TorchNetwork(network).to(_device(), memory_format=torch.channels_last)
-    if variant == "folded":
-        fold(module.eval())
-    prepare_network = _training if workload.mode == "train" else _inference
-    return prepare_network(workload, module, torch.compile if variant == "compile" else _as_it_is)
+    named = (_compiled if variant == "compile" else _eager)(workload.mode)
+    return {name: partial(_network, workload, network, form) for name, form in named.items()}
+
+
+_LAYOUTS = {
+    "channels_last, NHWC shuffle": (torch.channels_last, torch_network.channel_shuffle_nhwc),
+    "channels_last": (torch.channels_last, torch_network.channel_shuffle),
+    "channels_last, torch.channel_shuffle": (torch.channels_last, torch.channel_shuffle),
+    "NCHW": (torch.contiguous_format, torch_network.channel_shuffle),
+}
+"""Memory format and shuffle. Where none is named it is view, transpose, reshape."""
+
+
+def _eager(mode: str) -> dict[str, _Form]:
+    plain = {name: _Form(*layout) for name, layout in _LAYOUTS.items()}
+    if mode == "train":
+        return plain
+    folded = {f"{name}, BN folded": _Form(*layout, True) for name, layout in _LAYOUTS.items()}
+    return folded | plain
+
+
+def _compiled(mode: str) -> dict[str, _Form]:
+    # One layout, because a form compiles for up to a minute. Of 1x g=3 at inference (batch 1 and 8)
+    # and 0.5x g=3 in training (batch 4, one thread) none was faster: the plain shuffle took as long
+    # or up to 4% longer, NCHW 4 to 8% longer.
+    name, layout = next(iter(_LAYOUTS.items()))
+    if mode == "train":
+        return {name: _Form(*layout, options={})}
+    # Freezing makes constants of the weights: BN is folded, and kernels are stored as oneDNN likes
+    # them. With a wrapper in C++ 1x g=3 was no faster at batch 1, the only one tried.
+    frozen = {"freezing": True}
+    return {
+        f"{name}, frozen": _Form(*layout, options=frozen),
+        f"{name}, frozen, max-autotune": _Form(*layout, options=frozen | {"max_autotune": True}),
+    }
+
+
+def _network(workload: Workload, network: Network, form: _Form) -> Prepared:
+    module: nn.Module = TorchNetwork(network, form.shuffle)
+    if form.folded:
+        torch_network.fold(module.eval())
+    module = module.to(_device(), memory_format=form.memory_format)
+    forward = module if form.options is None else torch.compile(module, options=form.options)
+    images, labels = inputs.batch(workload)
+    maps = _maps(images, form.memory_format)
+    if workload.mode == "infer":
+        module.eval()
+        return _inference(forward, maps)
+    return _training(module, forward, maps, torch.from_numpy(labels).long().to(_device()))
 
 
 def matmul(size: int) -> Callable[[], torch.Tensor]:
@@ -58,114 +117,7 @@ def _finished(value: Value) -> Value:
     return value
 
 
-def _as_it_is(function: Callable) -> Callable:
-    return function
-
-
-class ConvNorm(nn.Module):
-    """A convolution without bias, then BN."""
-
-    def __init__(self, box: layers.ConvNorm):
-        super().__init__()
-        conv, norm = inputs.parts(box)
-        size, _, in_channels, out_channels = conv.kernel.shape
-        self.conv = nn.Conv2d(
-            in_channels * conv.groups,
-            out_channels,
-            size,
-            conv.stride,
-            size // 2,
-            groups=conv.groups,
-            bias=False,
-        )
-        self.norm = nn.BatchNorm2d(out_channels)
-        with torch.no_grad():
-            self.conv.weight.copy_(_tensor(conv.kernel).permute(3, 2, 0, 1))
-            for mine, theirs in (
-                (self.norm.weight, norm.scale),
-                (self.norm.bias, norm.bias),
-                (self.norm.running_mean, norm.mean),
-                (self.norm.running_var, norm.var),
-            ):
-                mine.copy_(_tensor(theirs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(x))
-
-
-class TorchUnit(nn.Module):
-    """The ShuffleNet unit, with the weights of ours."""
-
-    def __init__(self, unit: ShuffleUnit):
-        super().__init__()
-        self.groups, self.stride = unit.groups, unit.stride
-        self.reduce = ConvNorm(unit.reduce)
-        self.depthwise = ConvNorm(unit.depthwise)
-        self.expand = ConvNorm(unit.expand)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = channel_shuffle(functional.relu(self.reduce(x)), self.groups)
-        y = self.expand(self.depthwise(y))
-        if self.stride == 1:
-            return functional.relu(x + y)
-        return functional.relu(torch.cat([avg_pool(x), y], dim=1))
-
-
-class TorchNetwork(nn.Module):
-    """The whole network, with the weights of ours."""
-
-    def __init__(self, network: Network):
-        super().__init__()
-        self.stem = ConvNorm(network.conv1)
-        self.max_pool = network.stem.max_pool
-        units = [TorchUnit(unit) for stage in network.stages for unit in stage]
-        self.units = nn.Sequential(*units)
-        self.classifier = nn.Linear(*network.classifier.kernel.shape)
-        with torch.no_grad():
-            self.classifier.weight.copy_(_tensor(network.classifier.kernel).T)
-            self.classifier.bias.copy_(_tensor(network.classifier.bias))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.stem(images))
-        if self.max_pool:
-            x = max_pool(x)
-        return self.classifier(self.units(x).mean((2, 3)))
-
-
-def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
-    """Shuffles in NHWC order, one copy; what PyTorch has leaves channels_last."""
-    y = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).transpose(3, 4).flatten(3)
-    return y.permute(0, 3, 1, 2)
-
-
-def max_pool(x: torch.Tensor) -> torch.Tensor:
-    """Max pooling, 3x3, stride 2, padded by 1."""
-    return functional.max_pool2d(x, 3, 2, 1)
-
-
-def avg_pool(x: torch.Tensor) -> torch.Tensor:
-    """Average pooling, 3x3, stride 2, padded by 1; padding counts as zeros."""
-    return functional.avg_pool2d(x, 3, 2, 1)
-
-
-def fold(module: nn.Module) -> None:
-    """Folds the running statistics of every BN into the convolution before it."""
-    for each in module.modules():
-        if isinstance(each, ConvNorm):
-            each.conv, each.norm = fuse_conv_bn_eval(each.conv, each.norm), nn.Identity()
-
-
-def images_of(workload: Workload) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images, channels_last, and the labels."""
-    images, labels = inputs.batch(workload)
-    return _channels_last(images), torch.from_numpy(labels).long().to(_device())
-
-
-def _inference(workload: Workload, module: nn.Module, compile_: Callable) -> Prepared:
-    module.eval()
-    images, _ = images_of(workload)
-    forward = compile_(module)
-
+def _inference(forward: Callable, images: torch.Tensor) -> Prepared:
     def run() -> torch.Tensor:
         with torch.inference_mode(), _amp():
             return _finished(forward(images))
@@ -173,8 +125,9 @@ def _inference(workload: Workload, module: nn.Module, compile_: Callable) -> Pre
     return Prepared(run, lambda logits: [logits.float().numpy(force=True)])
 
 
-def _training(workload: Workload, module: nn.Module, compile_: Callable) -> Prepared:
-    images, labels = images_of(workload)
+def _training(
+    module: nn.Module, forward: Callable, images: torch.Tensor, labels: torch.Tensor
+) -> Prepared:
     kernels = [each for each in module.parameters() if each.ndim > 1]
     others = [each for each in module.parameters() if each.ndim == 1]
     optimizer = torch.optim.SGD(
@@ -183,7 +136,6 @@ def _training(workload: Workload, module: nn.Module, compile_: Callable) -> Prep
         momentum=inputs.MOMENTUM,
         nesterov=True,
     )
-    forward = compile_(module)
 
     def run() -> torch.Tensor:
         optimizer.zero_grad()
@@ -196,13 +148,27 @@ def _training(workload: Workload, module: nn.Module, compile_: Callable) -> Prep
     return Prepared(run, lambda loss: [loss.numpy(force=True)])
 
 
-def _operation(operation: Operation, workload: Workload) -> Prepared:
+def _forms_of_operation(operation: Operation, workload: Workload) -> Forms:
+    layouts = {
+        name: layout
+        for name, layout in _LAYOUTS.items()
+        # Of layouts that differ in the shuffle alone, one is enough for the others.
+        if operation.kind == "channel_shuffle" or name in ("channels_last", "NCHW")
+    }
+    return {
+        name: partial(_operation, operation, workload, *layout) for name, layout in layouts.items()
+    }
+
+
+def _operation(
+    operation: Operation, workload: Workload, memory_format: torch.memory_format, shuffle: Shuffle
+) -> Prepared:
     given = inputs.arguments(operation, workload.batch)
-    compute = _compute(operation)
-    x = _channels_last(given.x)
+    compute = _compute(operation, shuffle)
+    x = _maps(given.x, memory_format)
     weights = [torch.from_numpy(each).to(_device()) for each in given.weights]
     if operation.kind == "conv":
-        weights[0] = weights[0].permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+        weights[0] = weights[0].permute(3, 2, 0, 1).contiguous(memory_format=memory_format)
 
     def forward() -> tuple[torch.Tensor, ...]:
         with torch.inference_mode(), _amp():
@@ -222,7 +188,7 @@ def _operation(operation: Operation, workload: Workload) -> Prepared:
     return Prepared(forward_and_backward if workload.mode == "train" else forward, result)
 
 
-def _compute(operation: Operation) -> Callable[..., torch.Tensor]:
+def _compute(operation: Operation, shuffle: Shuffle) -> Callable[..., torch.Tensor]:
     def conv(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         padding = operation.kernel_size // 2
         return functional.conv2d(x, kernel, None, operation.stride, padding, 1, operation.groups)
@@ -233,16 +199,13 @@ def _compute(operation: Operation) -> Callable[..., torch.Tensor]:
     by_kind: dict[str, Callable[..., torch.Tensor]] = {
         "conv": conv,
         "norm_relu": norm_relu,
-        "channel_shuffle": lambda x: channel_shuffle(x, operation.groups),
-        "max_pool": max_pool,
-        "avg_pool": avg_pool,
+        "channel_shuffle": lambda x: shuffle(x, operation.groups),
+        "max_pool": torch_network.max_pool,
+        "avg_pool": torch_network.avg_pool,
     }
     return by_kind[operation.kind]
 
 
-def _channels_last(nhwc: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(nhwc).to(_device()).permute(0, 3, 1, 2)
-
-
-def _tensor(variable: nnx.Variable[Array]) -> torch.Tensor:
-    return torch.tensor(np.asarray(variable[...]))
+def _maps(nhwc: np.ndarray, memory_format: torch.memory_format) -> torch.Tensor:
+    maps = torch.from_numpy(nhwc).to(_device()).permute(0, 3, 1, 2)
+    return maps.contiguous(memory_format=memory_format)

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from experiments.bench import inputs
-from shufflenet_jax.layers import Conv, ConvNorm
+from shufflenet_jax.layers import BatchNorm, Conv, ConvNorm
 from shufflenet_jax.models.skeleton import Network
 from shufflenet_jax.ops import channel_shuffle
 from shufflenet_jax.units import ShuffleUnit
@@ -98,8 +98,8 @@ def _conv(conv: Conv) -> nnx.Conv:
     )
 
 
-def _batch_norm(norm: nnx.BatchNorm) -> nnx.BatchNorm:
-    made = nnx.BatchNorm(norm.num_features, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
+def _batch_norm(norm: BatchNorm) -> nnx.BatchNorm:
+    made = nnx.BatchNorm(norm.channels, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
     for name in ("scale", "bias", "mean", "var"):
         getattr(made, name)[...] = getattr(norm, name)[...]
     return made

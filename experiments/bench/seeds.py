@@ -3,7 +3,6 @@
 `run` trains them a process each. This is the measurement behind that choice.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from experiments.bench import inputs, machine
-from experiments.bench.measure import fresh_process, in_fresh_process
+from experiments.bench.measure import fresh_process, in_fresh_process, processors
 from experiments.bench.workloads import Net, Workload
 from experiments.report import markdown
 from shufflenet_jax.data import Batch
@@ -56,13 +55,13 @@ def _step_of_a_seed(workload: Workload, way: str) -> float:
     """The time in ms in which one seed takes one step, with as many seeds as processors."""
     if way != _WAYS[0]:
         return in_fresh_process(workload.threads, _time, workload, way, None)
-    processors = sorted(os.sched_getaffinity(0))[: workload.threads]
+    own = processors(workload.threads)
     with get_context("spawn").Manager() as manager, ExitStack() as stack:
-        together = manager.Barrier(len(processors))
-        pools = [stack.enter_context(fresh_process([processor])) for processor in processors]
+        together = manager.Barrier(len(own))
+        pools = [stack.enter_context(fresh_process([processor])) for processor in own]
         waiting = [pool.submit(_time, workload, way, together) for pool in pools]
         times = [each.result() for each in waiting]
-    return sum(times) / len(times) / len(processors)
+    return sum(times) / len(times) / len(own)
 
 
 def _time(workload: Workload, way: str, together: Barrier | None) -> float:

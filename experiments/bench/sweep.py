@@ -7,14 +7,14 @@ what a script takes that trains the same with `shufflenet_jax.fit` alone.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from experiments.bench import machine, whole
+from experiments.bench.measure import timed
 from experiments.report import markdown
 from experiments.sweep import manifest, provenance
 from experiments.sweep.budgets import budget
@@ -59,15 +59,20 @@ fit.fit(
 _CELL = "0.25x-g3"
 
 
-def table() -> str:
-    """Measures both; two Markdown tables."""
+def table(against: str | None = None) -> str:
+    """Measures both, and a whole table of small networks; Markdown tables.
+
+    Args:
+      against: A commit whose code takes turns with this one in the last; see `whole.table`.
+    """
     with tempfile.TemporaryDirectory() as directory:
         large = of_many(Path(directory, "large"), CELLS)
         small = _small(Path(directory))
     return (
         f"{large}\n\nWall-clock time and peak memory of one command, imports included; the first "
         f"is the planning alone.\n\n{small}\n\nMedians of {ROUNDS} rounds, in turns, one process "
-        f"at a time, everything compiled before. {provenance.processor()}, {os.cpu_count()} cores."
+        f"at a time, everything compiled before.\n\n{whole.table(against)}\n\nMedians of "
+        f"{whole.ROUNDS} rounds, in turns. {machine.processor()}, {os.cpu_count()} cores."
     )
 
 
@@ -75,8 +80,8 @@ def of_many(directory: Path, count: int) -> str:
     """What commands take on a sweep of so many cells, a multiple of 12, that have ended."""
     made = markdown.table(f"{count:,} cells", "seconds", "peak memory, MiB")
     call = f"begin({str(directory)!r}, {count})"
-    _, peak, printed = _timed([sys.executable, "-c", f"from {__name__} import begin; {call}"])
-    made.add_row("planned and written", printed.strip(), f"{peak:.0f}")
+    spent = timed([sys.executable, "-c", f"from {__name__} import begin; {call}"])
+    made.add_row("planned and written", spent.printed.strip(), f"{spent.peak_mib:.0f}")
     _fill(directory)
     seeds = count // _NETWORKS
     commands = {
@@ -88,10 +93,10 @@ def of_many(directory: Path, count: int) -> str:
     }
     for command, where in commands.items():
         argv = [*COMMAND_LINE, *command.split(), *where]
-        seconds, peak, printed = _timed(argv)
-        made.add_row(command, f"{seconds:.1f}", f"{peak:.0f}")
+        spent = timed(argv)
+        made.add_row(command, f"{spent.seconds:.1f}", f"{spent.peak_mib:.0f}")
         if command == "status --json":
-            states = [cell["status"] for cell in json.loads(printed)["cells"]]
+            states = [cell["status"] for cell in json.loads(spent.printed)["cells"]]
             assert states == ["done"] * count
     return markdown.render(made)
 
@@ -146,10 +151,10 @@ def _small(directory: Path) -> str:
         argv = ["run", "table3", "--cells", _CELL, "--seeds", str(cells), "--jobs", "1"]
         options = [f"--config.{each}" for each in assignments]
         where = ["--workdir", str(directory / name)]
-        return _timed([*COMMAND_LINE, *argv, *options, *where])[0]
+        return timed([*COMMAND_LINE, *argv, *options, *where]).seconds
 
     def script(name: str) -> float:
-        return _timed([sys.executable, "-c", _SCRIPT, str(directory / name), *assignments])[0]
+        return timed([sys.executable, "-c", _SCRIPT, str(directory / name), *assignments]).seconds
 
     sweep(1, "compiles")
     script("compiles too")
@@ -164,17 +169,3 @@ def _small(directory: Path) -> str:
     made.add_row("its training by a script", f"{alone:.2f}")
     made.add_row("the runner's part", f"{each - alone:.2f}")
     return markdown.render(made)
-
-
-def _timed(argv: Sequence[str]) -> tuple[float, float, str]:
-    """Runs a command; returns its seconds, its peak memory in MiB, and what it printed."""
-    with tempfile.TemporaryFile("w+") as printed:
-        began = perf_counter()
-        process = subprocess.Popen(argv, stdout=printed)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, argv)
-        printed.seek(0)
-        return seconds, usage.ru_maxrss / 1024, printed.read()

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from experiments.bench import inputs
-from experiments.bench.measure import Cost, Timing
+from experiments.bench.costs import Cost
+from experiments.bench.forms import Choice
+from experiments.bench.timings import Timing
 from experiments.bench.workloads import Section, Workload
 from experiments.report import markdown
 
@@ -90,8 +92,9 @@ def as_markdown(results: Results) -> str:
         _warning(found["disturbed"]),
         "\n".join(f"{name} is left out: {reason}" for name, reason in found["skipped"].items()),
         "Times are medians of turns in ms, ours with quartiles. In front of the time of each peer "
-        "stands ours / theirs: below 1 ours is faster. Peak is the share of the matrix product's "
-        "speed that ours reaches.",
+        "stands ours / theirs, below 1 ours is faster, and behind it the form that was timed: of "
+        "those in which its users write it, the fastest here. Peak is the share of the matrix "
+        "product's speed that ours reaches.",
     ]
     failures: list[str] = []
     for section in found["sections"]:
@@ -131,9 +134,11 @@ def _timing_row(
     peers: dict[str, dict[str, object]] = {}
     for name, timing in timings.items():
         if timing.failure:
-            peers[name] = {"failure": timing.failure}
+            peers[name] = {"failure": timing.failure, "forms": _forms(timing.choice)}
             continue
         peers[name] = {
+            "form": timing.choice.form,
+            "forms": _forms(timing.choice),
             "median_ms": timing.median,
             "others": timing.others,
             "quartiles_ms": list(timing.quartiles),
@@ -150,6 +155,14 @@ def _timing_row(
     }
 
 
+def _forms(choice: Choice) -> dict[str, dict[str, object]]:
+    """The median of each form before one was chosen, or why there is none."""
+    timed: dict[str, dict[str, object]] = {
+        name: {"median_ms": taken} for name, taken in choice.milliseconds.items()
+    }
+    return timed | {name: {"failure": reason} for name, reason in choice.failures.items()}
+
+
 def _cost_row(workload: Workload, costs: dict[str, Cost]) -> dict[str, Any]:
     peers: dict[str, dict[str, object]] = {}
     for name, cost in costs.items():
@@ -157,6 +170,7 @@ def _cost_row(workload: Workload, costs: dict[str, Cost]) -> dict[str, Any]:
             peers[name] = {"failure": cost.failure}
             continue
         peers[name] = {
+            "form": cost.form,
             "build_seconds": cost.build_seconds,
             "peak_mib": cost.peak_mib,
             "memory_ratio": _ratio(costs["ours"], cost, "peak_mib"),
@@ -180,12 +194,14 @@ def _timings(rows: Sequence[dict], failures: list[str]) -> str:
             entries = [f"{_ms(ours['median_ms'])} [{_ms(low)}, {_ms(high)}]", share]
         for name in peers:
             peer = row["peers"].get(name)
-            entries.append(
-                _entry(peer, lambda peer: f"{_factor(peer['ratio'])} ({_ms(peer['median_ms'])})")
-            )
+            entries.append(_entry(peer, _timing))
         table.add_row(row["workload"], *entries)
         failures += _failures(row)
     return markdown.render(table)
+
+
+def _timing(peer: dict) -> str:
+    return f"{_factor(peer['ratio'])} ({_ms(peer['median_ms'])}) {peer['form']}".rstrip()
 
 
 def _costs(rows: Sequence[dict], failures: list[str]) -> str:
@@ -220,9 +236,13 @@ def _entry(peer: dict | None, text: Callable[[dict], str]) -> str:
 
 def _failures(row: dict) -> list[str]:
     return [
-        f"{name}, {row['workload']}: {peer['failure']}"
+        f"{', '.join((*of, row['workload']))}: {each['failure']}"
         for name, peer in row["peers"].items()
-        if "failure" in peer
+        for of, each in (
+            ((name,), peer),
+            *(((name, form), of_form) for form, of_form in peer.get("forms", {}).items()),
+        )
+        if "failure" in each
     ]
 
 

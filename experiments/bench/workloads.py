@@ -81,7 +81,8 @@ class Workload:
     threads: int = 2
 
     def __str__(self) -> str:
-        return f"{self.mode} {self.subject}, batch {self.batch}, {self.threads} threads"
+        plural = "" if self.threads == 1 else "s"
+        return f"{self.mode} {self.subject}, batch {self.batch}, {self.threads} thread{plural}"
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ MODES = ("infer", "train")
 
 def full(threads: int) -> Plan:
     """The benchmark whose results are committed."""
-    nets = [Net(3, 1.0), Net(8, 1.0), Net(3, 0.5), Net(8, 0.25)]
+    nets = [Net(3, 1.0), Net(8, 1.0), Net(8, 0.25)]
     train = [Workload(net, "train", 32, threads) for net in nets]
-    small = [Workload(Net(3, width, 32), "train", 128, threads) for width in (0.25, 0.5, 1.0)]
+    small = [Workload(Net(3, width, 32), "train", 128, threads) for width in (0.25, 0.5)]
     infer = [
         Workload(net, "infer", batch, count)
         for net in nets[:2]
@@ -144,13 +145,13 @@ def full(threads: int) -> Plan:
             Section("Operations of 1x g=3", _operations(32, 1, threads)),
             _scaling(
                 "batch",
-                [Workload(Net(3, 1.0), "train", batch, threads) for batch in (1, 4, 16, 64)],
+                [Workload(Net(3, 1.0), "train", batch, threads) for batch in (1, 4, 16)],
             ),
             *(
                 _scaling(axis, [Workload(net, "train", 8, threads) for net in varied])
                 for axis, varied in (
-                    ("width", [Net(3, width) for width in (0.25, 0.5, 1.0, 2.0)]),
-                    ("groups", [Net(groups, 1.0) for groups in (1, 2, 3, 4, 8)]),
+                    ("width", [Net(3, width) for width in (0.25, 0.5, 1.0)]),
+                    ("groups", [Net(groups, 1.0) for groups in (1, 3, 8)]),
                     ("image_size", [Net(3, 1.0, size) for size in (128, 224, 320)]),
                 )
             ),
@@ -162,7 +163,7 @@ def full(threads: int) -> Plan:
 
 
 def quick(threads: int) -> Plan:
-    """A benchmark of a minute, to see that it works here; its numbers mean little."""
+    """A benchmark of two minutes, to see that it works here; its numbers mean little."""
     net = Net(8, 0.25, 32, short=True)
     train = Workload(net, "train", 4, threads)
     return Plan(
@@ -175,8 +176,8 @@ def quick(threads: int) -> Plan:
         costs=[train],
         rounds=3,
         seconds=0.5,
-        # torch.compile alone compiles for two minutes.
-        peers=("ours", "plain", "torch", "torch-folded", "onnxruntime", "keras"),
+        # torch.compile alone compiles for minutes.
+        peers=("ours", "plain", "torch", "onnxruntime", "openvino", "keras"),
     )
 
 

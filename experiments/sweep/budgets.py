@@ -6,19 +6,17 @@ library objects.
 """
 
 import dataclasses
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.launchers.engines import ENGINES
-from experiments.sweep.configuration import arguments_of, settings
-from experiments.sweep.limits import Limits
-from shufflenet_jax.data import NEVER_SKIPPED, Preprocessing
+from experiments.sweep.configuration import arguments_of
+from experiments.sweep.identity import nested
+from experiments.sweep.settings import default_settings
+from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError, did_you_mean
-from shufflenet_jax.fit import Intervals
+from shufflenet_jax.intervals import Intervals
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, SMALL_STEM, Stem
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.resident import MEMORY_GB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +96,7 @@ def budget(name: str) -> ConfigDict:
     """
     if name not in BUDGETS:
         raise InputError(f"unknown budget {name!r}{did_you_mean(name, BUDGETS)}")
-    chosen = BUDGETS[name]
+    chosen, rest = BUDGETS[name], nested(default_settings())
     return ConfigDict(
         {
             "network": {
@@ -106,22 +104,9 @@ def budget(name: str) -> ConfigDict:
                 **arguments_of("shufflenet"),
                 "stem": dataclasses.asdict(chosen.stem),
             },
-            "data": {
-                "name": chosen.data,
-                "dir": "",
-                "workers": 0,
-                "memory_gb": MEMORY_GB,
-                "broken": NEVER_SKIPPED.policy,
-                "broken_budget": NEVER_SKIPPED.budget,
-            },
+            "data": {"name": chosen.data, **rest.pop("data")},
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
-            "limits": dataclasses.asdict(Limits()),
-            **{kind.name: kind.defaults for kind in ENGINES.values() if kind.defaults},
+            **rest,
         }
     )
-
-
-def default_settings() -> dict[str, Any]:
-    """What may be another each time that a sweep goes on, as every budget has it."""
-    return settings(budget("digits"))

@@ -14,10 +14,10 @@ from flax import nnx
 from experiments.sweep.identity import Values, nested
 from experiments.sweep.limits import Limits
 from shufflenet_jax import zoo
-from shufflenet_jax.complexity import complexity
+from shufflenet_jax.cost import complexity
 from shufflenet_jax.data import Broken, Dataset, Preprocessing
 from shufflenet_jax.errors import InputError, did_you_mean
-from shufflenet_jax.fit import Intervals
+from shufflenet_jax.intervals import Intervals
 from shufflenet_jax.recipe import Recipe
 
 if TYPE_CHECKING:

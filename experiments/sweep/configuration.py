@@ -1,32 +1,17 @@
 """Configurations as a user changes them; the library never sees a ConfigDict."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.launchers.engines import ENGINES
+from experiments.sweep.assignment import parse, split
 from experiments.sweep.experiment import Cell
 from experiments.sweep.identity import as_json, flat
+from experiments.sweep.settings import CHANGEABLE
 from shufflenet_jax.errors import InputError, did_you_mean
-from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.zoo import FAMILIES
-
-# Where data lie, who prepares them, whether they stay on the devices and what trains changes no
-# result; nor does what is done about broken images change one that there is without it (`Broken`).
-_OF_A_RUN = (
-    "data.dir",
-    "data.workers",
-    "data.memory_gb",
-    "data.broken",
-    "data.broken_budget",
-    "limits.",
-)
-_OF_ENGINES = tuple(f"{name}." for name in ENGINES)
-CHANGEABLE = (*_OF_A_RUN, *_OF_ENGINES)
-"""Keys, or their beginnings, that may be other ones each time that a sweep goes on."""
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> None:
@@ -42,10 +27,8 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> None:
       InputError: No such key, or a value of another type.
     """
     for assignment in sorted(assignments, key=lambda each: not each.startswith("network.name=")):
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
-        assign(config, {key: _parse(key, text, _value(config, key))})
+        key, text = split(assignment)
+        assign(config, {key: parse(key, text, _value(config, key))})
 
 
 def axes(config: ConfigDict, assignments: Iterable[str]) -> dict[str, tuple[Any, ...]]:
@@ -69,7 +52,7 @@ def axes(config: ConfigDict, assignments: Iterable[str]) -> dict[str, tuple[Any,
             raise InputError(f"{key} changes no result: set it with --config.{key}")
         old = _value(known, key)
         parts = text.split(";" if isinstance(old, tuple) else ",")
-        found[key] = tuple(_parse(key, part.strip(), old) for part in parts)
+        found[key] = tuple(parse(key, part.strip(), old) for part in parts)
         if key == "network.name":  # other families have other keys
             for name in found[key]:
                 _choose_family(known, name, keep=True)
@@ -101,10 +84,7 @@ def _choose_family(config: ConfigDict, name: str, keep: bool = False) -> None:
 
 def arguments_of(name: str) -> dict[str, Any]:
     """What a configuration can set of a family of networks: the defaults, as plain values."""
-    return {
-        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
-        for key, value in FAMILIES[name].arguments.items()
-    }
+    return FAMILIES[name].plain
 
 
 def _value(config: ConfigDict, key: str) -> Any:
@@ -113,25 +93,6 @@ def _value(config: ConfigDict, key: str) -> Any:
         owner = f" of {config.network.name}" if key.startswith("network.") else ""
         raise InputError(f"unknown configuration key {key!r}{owner}{did_you_mean(key, known)}")
     return known[key]
-
-
-def _parse(key: str, text: str, old: Any) -> Any:
-    """Reads text as a value of the type of the one it replaces. Nothing is evaluated."""
-    kind = type(old)
-    if kind is tuple:
-        parts = text.strip("()[], ").split(",")
-        # How many units or channels there are is the network's to judge.
-        if len(parts) != len(old) and not key.startswith("network."):
-            example = ",".join(map(str, old))
-            raise InputError(f"{key} must be {len(old)} values, as {example}, not {text!r}")
-        return tuple(_parse(key, part.strip(), old[0]) for part in parts)
-    if kind is str and text.lower() in ("none", "null"):
-        raise InputError(f"{key} must be a text, not {text}: leave it empty for the default")
-    try:
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        expected = {bool: "true or false", int: "an integer", float: "a number"}[kind]
-        raise InputError(f"{key} must be {expected}, not {text!r}") from None
 
 
 def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
@@ -151,28 +112,6 @@ def settings(config: ConfigDict) -> dict[str, Any]:
     """The rest of it, flat."""
     values = flat(config.to_dict())
     return {key: each for key, each in values.items() if key.startswith(CHANGEABLE)}
-
-
-def override_settings(settings: dict[str, Any], assignments: Iterable[str]) -> None:
-    """Applies ``KEY=VALUE`` assignments to keys that change no result, in place.
-
-    Raises:
-      InputError: As `override`; or the key is part of the identity.
-    """
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--config.{key} needs a value: --config.{key}=VALUE")
-        if not key.startswith(CHANGEABLE):
-            raise InputError(f"{key} was set when the sweep was planned and cannot change")
-        if key not in settings:
-            raise InputError(f"unknown configuration key {key!r}{did_you_mean(key, settings)}")
-        settings[key] = _parse(key, text, settings[key])
-
-
-def of_a_run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that the process of a run has to know."""
-    return {key: value for key, value in settings.items() if key.startswith(_OF_A_RUN)}
 
 
 def identities(config: ConfigDict, cells: Iterable[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:

@@ -11,11 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from shufflenet_jax.fit import Intervals
-from shufflenet_jax.models.skeleton import Stem
-from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.zoo import FAMILIES
-
 Values = Mapping[str, Any]
 """Values by dotted key, as JSON has them: ``{"recipe.epochs": 10, "network.groups": 3}``."""
 
@@ -74,13 +69,15 @@ def merged(delta: Values, base: Values) -> dict[str, Any]:
 
 def defaults(values: Values) -> dict[str, Any]:
     """The library's defaults of all keys that it knows for the family of these values."""
+    # Here, because they import JAX, and a sweep is opened without.
+    from shufflenet_jax.intervals import Intervals
+    from shufflenet_jax.recipe import Recipe
+    from shufflenet_jax.zoo import FAMILIES
+
     known = {"recipe": dataclasses.asdict(Recipe()), "intervals": dataclasses.asdict(Intervals())}
     family = FAMILIES.get(values.get("network.name", ""))
     if family is not None:
-        known["network"] = {
-            key: dataclasses.asdict(value) if isinstance(value, Stem) else value
-            for key, value in family.arguments.items()
-        }
+        known["network"] = family.plain
     return as_json(flat(known))
 
 

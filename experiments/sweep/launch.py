@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from experiments.launchers import HELD, PREEMPTED, Command, Engine, Job
-from experiments.sweep import configuration as configs
-from experiments.sweep.budgets import default_settings
 from experiments.sweep.build import limits_of
 from experiments.sweep.limits import stalled
 from experiments.sweep.run import ENDED, Run
+from experiments.sweep.settings import default_settings, of_a_run
 from experiments.sweep.workdir import Sweep
 
 POLL_SECONDS = 0.2
@@ -58,7 +57,7 @@ def options_of(engine: Engine, sweep: Sweep, networks: Path | None = None) -> li
     usual = default_settings()
     options = [
         f"--config.{key}={value}"
-        for key, value in sorted(configs.of_a_run(sweep.settings).items())
+        for key, value in sorted(of_a_run(sweep.settings).items())
         if usual[key] != value
     ]
     if networks is not None:

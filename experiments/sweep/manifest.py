@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.sweep.budgets import default_settings
 from experiments.sweep.claim import Claim
 from experiments.sweep.experiment import Cell
 from experiments.sweep.identity import Values, delta, differences, digest, merged
+from experiments.sweep.settings import default_settings
 from experiments.sweep.workdir import Entry, Sweep
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically

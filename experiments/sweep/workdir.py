@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.sweep import configuration as configs
+from experiments.sweep import settings as changeable
 from experiments.sweep.claim import Claim
 from experiments.sweep.experiment import Cell, matching
 from experiments.sweep.identity import Values
@@ -103,7 +103,7 @@ class Sweep:
           InputError: No such key, or one that is frozen.
         """
         settings = dict(self.settings)
-        configs.override_settings(settings, assignments)
+        changeable.override(settings, assignments)
         return replace(self, settings=settings)
 
     def values_of(self, cell: Cell) -> dict[str, Any]:

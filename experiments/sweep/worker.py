@@ -29,7 +29,7 @@ from experiments.sweep.manifest import refuse_other_data
 from experiments.sweep.run import Run, check_own
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
-from shufflenet_jax.complexity import complexity
+from shufflenet_jax.cost import complexity
 from shufflenet_jax.data import Found
 from shufflenet_jax.devices import from_lead, is_lead
 from shufflenet_jax.errors import InputError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from experiments.report import markdown
 from experiments.tables import paper
-from shufflenet_jax.complexity import Complexity, abstract, complexity
+from shufflenet_jax.cost import Complexity, abstract, complexity
 from shufflenet_jax.models import lenet
 from shufflenet_jax.models.shufflenet import STAGE2_CHANNELS
 from shufflenet_jax.zoo import NETWORKS, shufflenet_name

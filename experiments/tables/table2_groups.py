@@ -57,4 +57,4 @@ CLAIMS = (
     ),
 )
 
-REMARKS = (remarks.SMALLEST_OF_8_GROUPS,)
+REMARKS = (remarks.EVEN_GROUPS_AT_A_QUARTER,)

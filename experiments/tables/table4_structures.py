@@ -66,4 +66,4 @@ CLAIMS = (
     ),
 )
 
-REMARKS = (remarks.STAGE_4_CHANNELS, remarks.SMALLEST_OF_8_GROUPS)
+REMARKS = (remarks.STAGE_4_CHANNELS, remarks.EVEN_GROUPS_AT_A_QUARTER)

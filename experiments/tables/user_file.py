@@ -15,7 +15,6 @@ from types import ModuleType
 from experiments import tables
 from experiments.sweep.claim import names_of
 from experiments.sweep.experiment import Cell, Experiment
-from shufflenet_jax import zoo
 from shufflenet_jax.errors import InputError
 
 
@@ -33,6 +32,9 @@ def load_networks(path: Path) -> ModuleType:
     Raises:
       InputError: There is no such file, it fails, or what it gives is no network.
     """
+    # Here, because it imports JAX, for which a mistaken name need not wait.
+    from shufflenet_jax import zoo
+
     path = _absolute(path)
     if (known := sys.modules.get(_module_name(path))) is not None:
         return known

@@ -1,4 +1,4 @@
-"""Depthwise convolutions as multiply-adds of shifted images, and their gradients."""
+"""Depthwise convolutions: multiply-adds of shifted images, or a matrix a channel on small maps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,3 +75,26 @@ depthwise = CompiledApart(
     _sum_of_shifts, WithGradient(_sum_of_shifts, _forward, _backward, plain=_direct)
 )
 """A depthwise convolution of (c, h, w, b) with a kernel of (k, k, c)."""
+
+SMALL = 36
+"""Values of a map up to which `of_small_maps` is no slower, and compiles in a fifth of the time."""
+
+
+def of_small_maps(x: Array, kernel: Array, window: Window) -> Array:
+    """For each channel one matrix product, from all values of a map to all of the result."""
+    channels, height, width, batch = x.shape
+    rows, columns = _under_taps(window, height), _under_taps(window, width)
+    seen = jnp.asarray(np.einsum("iph,jqw->ijpqhw", rows, columns), kernel.dtype)
+    y = jnp.einsum(
+        "cmn,cnb->cmb",
+        jnp.einsum("ijc,ijpqhw->cpqhw", kernel, seen).reshape(channels, -1, height * width),
+        x.reshape(channels, -1, batch),
+    )
+    return y.reshape(channels, rows.shape[1], columns.shape[1], batch)
+
+
+def _under_taps(window: Window, length: int) -> np.ndarray:
+    """Returns (k, p, n), of an axis: 1 where tap i of window p stands on value n."""
+    taps = np.arange(window.size)[:, None, None] - window.padding[0]
+    places = np.arange(window.places(length))[:, None]
+    return (np.arange(length) == window.stride * places + taps).astype(np.float32)

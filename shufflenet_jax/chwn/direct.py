@@ -55,9 +55,14 @@ def global_avg_pool(x: Array) -> Array:
 
 
 def batch_norm(
-    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+    x: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    axis_name: str | None,
+    shortcut: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Normalised maps, means and variances, all computed in float32."""
+    """Normalised maps, means and variances, all computed in float32; then what is added, in x's."""
     wide = x.astype(jnp.float32)
     mean, var = jnp.mean(wide, (1, 2, 3)), jnp.var(wide, (1, 2, 3))
     if axis_name:
@@ -65,6 +70,7 @@ def batch_norm(
         var = mean_over(axis_name, var + jnp.square(part - mean))
     centred = (wide - per_channel(mean)) * lax.rsqrt(per_channel(var) + epsilon)
     y = (centred * per_channel(scale) + per_channel(bias)).astype(x.dtype)
+    y = y if shortcut is None else add_relu(shortcut, y)
     return y, lax.stop_gradient(mean), lax.stop_gradient(var)
 
 

@@ -20,7 +20,8 @@ class Form(NamedTuple):
       max_pool, avg_pool: Called with maps and window.
       add_relu: Called with two equal shapes of maps.
       global_avg_pool: Called with maps.
-      batch_norm: Called with maps, scale, bias, epsilon and the name of an axis or None.
+      batch_norm: Called with maps, scale, bias, epsilon, the name of an axis or None, and the maps
+        of a shortcut or None.
     """
 
     conv: Callable[[Array, Array, Window, int], Array]
@@ -29,4 +30,6 @@ class Form(NamedTuple):
     avg_pool: Callable[[Array, Window], Array]
     add_relu: Callable[[Array, Array], Array]
     global_avg_pool: Callable[[Array], Array]
-    batch_norm: Callable[[Array, Array, Array, float, str | None], tuple[Array, Array, Array]]
+    batch_norm: Callable[
+        [Array, Array, Array, float, str | None, Array | None], tuple[Array, Array, Array]
+    ]

@@ -12,16 +12,16 @@ from jaxtyping import Array
 
 @dataclass(frozen=True)
 class CompiledApart:
-    """A function that XLA compiles apart from what stands around it, unless it is differentiated.
+    """A function that XLA compiles apart from what stands around it, unless JAX differentiates it.
 
     XLA on a CPU would fuse it with the reshape to a matrix that the next matrix product asks for,
-    and then find each value's row and column by division, several times slower than without. While
-    training, what it can share with the gradient is worth more.
+    and then find each value's row and column by division, several times slower than without. In a
+    gradient that JAX derives, what the two can share is worth more.
 
     Attributes:
       function: Of arrays. It may not call `jax.nn.relu`, `jnp.where` or other functions that JAX
         jits: they would be compiled apart in turn.
-      differentiated: What is computed instead while training, another form of the same function.
+      differentiated: What is differentiated instead, another form of the same function.
     """
 
     function: Callable[..., Array]

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from shufflenet_jax.chwn import dense, direct, norm, pool
-from shufflenet_jax.chwn.depthwise import depthwise
+from shufflenet_jax.chwn.depthwise import SMALL, depthwise, of_small_maps
 from shufflenet_jax.chwn.form import Form
 from shufflenet_jax.chwn.fusion import CompiledApart
 from shufflenet_jax.chwn.layout import by_group
@@ -14,7 +14,10 @@ from shufflenet_jax.chwn.window import Window
 def conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
     """A convolution, in the way that is fastest for its kind."""
     size, stride, padding = window
+    _, height, width, _ = x.shape
     if groups == x.shape[0] == kernel.shape[-1]:
+        if height * width <= SMALL:
+            return of_small_maps(x, kernel[:, :, 0, :], window)
         return depthwise(x, kernel[:, :, 0, :], window=window)
     if size == 1 and padding == (0, 0):
         return direct.pointwise(x[:, ::stride, ::stride], by_group(kernel, groups))
@@ -22,7 +25,7 @@ def conv(x: Array, kernel: Array, window: Window, groups: int) -> Array:
         return dense.conv_by_groups(x, kernel, window, groups)
     if kernel.shape[2] <= 4:
         return dense.conv_of_few_channels(x, kernel, window)
-    if min(x.shape[1:3]) < size:
+    if min(height, width) < size:
         # XLA's own takes 100 times as long as it should on a map smaller than the window.
         return dense.matmul_of_shifts(x, kernel, window=window)
     return dense.conv(x, kernel, window=window)
@@ -53,10 +56,16 @@ def global_avg_pool(x: Array) -> Array:
 
 
 def batch_norm(
-    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
+    x: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    axis_name: str | None,
+    shortcut: Array | None,
 ) -> tuple[Array, Array, Array]:
     """One multiply-add an element, backward too."""
-    return norm.batch_norm(x, scale, bias, epsilon=epsilon, axis_name=axis_name)
+    arrays = (x, scale, bias) if shortcut is None else (x, scale, bias, shortcut)
+    return norm.batch_norm(*arrays, epsilon=epsilon, axis_name=axis_name)
 
 
 def _add_relu_of_rows(x: Array, y: Array) -> Array:

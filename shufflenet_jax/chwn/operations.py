@@ -138,6 +138,7 @@ def batch_norm(
     bias: Float[Array, " c"],
     epsilon: float,
     axis_name: str | None = None,
+    shortcut: Float[Array, "c h w b"] | None = None,
 ) -> tuple[Float[Array, "c h w b"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalises by the batch's own statistics (Ioffe and Szegedy, arXiv 1502.03167).
 
@@ -147,12 +148,14 @@ def batch_norm(
       epsilon: Added to the variance.
       axis_name: The mapped axis over which the batch is spread, for the statistics of all of it;
         None where x is all of it.
+      shortcut: Maps of the same shape and type, where a shortcut joins a branch that ends so.
 
     Returns:
-      scale (x - mean) / sqrt(var + epsilon) + bias in the type of x, and the mean and variance of
-      each channel in float32, which carry no gradient.
+      y = scale (x - mean) / sqrt(var + epsilon) + bias in the type of x, or with a shortcut
+      relu(shortcut + y); and the mean and variance of each channel in float32, which carry no
+      gradient.
     """
-    return active_form().batch_norm(x, scale, bias, epsilon, axis_name)
+    return active_form().batch_norm(x, scale, bias, epsilon, axis_name, shortcut)
 
 
 def _window(x: Array, size: int, stride: int, padding: tuple[int, int]) -> Window:

@@ -4,6 +4,7 @@ from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
 from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Identity
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
+from shufflenet_jax.data.memory import MEMORY_GB, fits
 from shufflenet_jax.data.pipeline import (
     STAND_IN,
     Batch,
@@ -16,6 +17,7 @@ from shufflenet_jax.data.preprocess import Moves, Preprocessing
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
+    "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",
     "Batch",
@@ -34,6 +36,7 @@ __all__ = [
     "Skipped",
     "eval_batches",
     "find",
+    "fits",
     "label",
     "load",
     "prepare",

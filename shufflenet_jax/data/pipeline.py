@@ -3,10 +3,10 @@
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8
 
 from shufflenet_jax.data.broken import Skipped
 from shufflenet_jax.data.dataset import Example, Examples
@@ -14,6 +14,9 @@ from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
 from shufflenet_jax.data.preprocess import Preprocessing, eval_image, train_image
 from shufflenet_jax.errors import InputError
+
+if TYPE_CHECKING:  # it imports JAX, and images are prepared without
+    from jaxtyping import Array
 
 # grain is imported where it is used: it takes 0.7 s.
 
@@ -36,9 +39,9 @@ class Batch(NamedTuple):
         is padded.
     """
 
-    image: UInt8[np.ndarray | Array, "b h w 3"]
-    label: Int32[np.ndarray | Array, " b"]
-    mask: Bool[np.ndarray | Array, " b"]
+    image: "UInt8[np.ndarray | Array, 'b h w 3']"
+    label: "Int32[np.ndarray | Array, ' b']"
+    mask: "Bool[np.ndarray | Array, ' b']"
 
 
 Batches = Generator[Batch, None, None]

@@ -3,14 +3,17 @@
 import math
 import numbers
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8
 from PIL import Image, ImageEnhance
 
 from shufflenet_jax.data.decode import naming, opened, rgb
 from shufflenet_jax.errors import InputError
+
+if TYPE_CHECKING:  # it imports JAX, and images are prepared without
+    from jaxtyping import Array
 
 _Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
@@ -98,9 +101,9 @@ class Moves(NamedTuple):
       flip: Whether it is then mirrored, left for right.
     """
 
-    x: Int32[np.ndarray | Array, " b"]
-    y: Int32[np.ndarray | Array, " b"]
-    flip: Bool[np.ndarray | Array, " b"]
+    x: "Int32[np.ndarray | Array, ' b']"
+    y: "Int32[np.ndarray | Array, ' b']"
+    flip: "Bool[np.ndarray | Array, ' b']"
 
     def of(self, place: int) -> "Moves":
         """Those of one image, without an axis."""

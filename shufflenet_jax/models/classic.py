@@ -9,10 +9,10 @@ from shufflenet_jax.errors import InputError
 from shufflenet_jax.images import Images, check_images
 from shufflenet_jax.layers import (
     Classifier,
+    Linear,
     adaptive_avg_pool,
     dropout,
     flatten,
-    linear_before_relu,
 )
 
 Logits = Float[Array, "b classes"]
@@ -82,11 +82,9 @@ class LargeHead(nnx.Module):
     def __init__(self, channels: int, size: int, num_classes: int, *, rngs: nnx.Rngs):
         hidden = 4096
         self.size = size
-        self.first = linear_before_relu(channels * size**2, hidden, rngs=rngs)
-        self.second = linear_before_relu(hidden, hidden, rngs=rngs)
-        # The articles on AlexNet (section 5) and VGG (section 3.1) draw weights so small.
-        small = nnx.initializers.normal(0.01)
-        self.classifier = Classifier(hidden, num_classes, kernel_init=small, rngs=rngs)
+        self.first = Linear(channels * size**2, hidden, rngs=rngs)
+        self.second = Linear(hidden, hidden, rngs=rngs)
+        self.classifier = Classifier(hidden, num_classes, rngs=rngs)
 
     def __call__(self, x: Float[Array, "c h w b"], key: Array | None) -> Logits:
         first, second = split_key(key, 2)

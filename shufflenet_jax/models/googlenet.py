@@ -20,10 +20,10 @@ from shufflenet_jax.images import Images
 from shufflenet_jax.layers import (
     Classifier,
     ConvNorm,
+    Linear,
     adaptive_avg_pool,
     dropout,
     flatten,
-    linear_before_relu,
 )
 from shufflenet_jax.models.classic import Classic, Logits, split_key
 from shufflenet_jax.units import Unit
@@ -99,7 +99,7 @@ class AuxiliaryHead(nnx.Module):
 
     def __init__(self, in_channels: int, num_classes: int, *, rngs: nnx.Rngs):
         self.reduce = _conv(in_channels, 128, rngs=rngs)
-        self.hidden = linear_before_relu(128 * 4 * 4, 1024, rngs=rngs)
+        self.hidden = Linear(128 * 4 * 4, 1024, rngs=rngs)
         self.classifier = Classifier(1024, num_classes, rngs=rngs)
 
     def __call__(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:

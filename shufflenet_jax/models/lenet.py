@@ -96,7 +96,7 @@ class LeNet5(nnx.Module):
         self.c3 = SparseConv(C3_TABLE, 5, rngs=rngs)
         self.s4 = Subsampling(third)
         self.c5 = Conv(third, fifth, 5, padding=0, bias=True, rngs=rngs)
-        self.f6 = Linear(fifth, 84, rngs=rngs)
+        self.f6 = Linear(fifth, 84, role="classifier", rngs=rngs)
 
     def __call__(self, images: Images, *, train: bool = False) -> Float[Array, "b classes"]:
         """Returns logits, in float32: minus half the squared distance to the code of each class.

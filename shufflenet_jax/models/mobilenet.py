@@ -74,8 +74,8 @@ class InvertedUnit(Unit):
         self.depthwise = ConvNorm(
             inside, inside, 3, stride=stride, groups=inside, activation=relu6, rngs=rngs
         )
-        self.reduce = ConvNorm(inside, out_channels, rngs=rngs)
         self.adds = (stride, in_channels) == (1, out_channels)
+        self.reduce = ConvNorm(inside, out_channels, ends_residual=self.adds, rngs=rngs)
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         y = self.expand(x, train=train) if self.expands else x

@@ -16,16 +16,23 @@ STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Output channels of stage 2 by groups, at 1x; each later stage doubles them."""
 
 
-def stem_channels(width: float) -> int:
-    """Output channels of conv1. Those of the paper's MFLOPs: 12, 12, 24, 24, 48 at 0.25x to 2x.
+def stem_channels(width: float, groups: int = 1) -> int:
+    """Output channels of conv1, for the paper's MFLOPs: 12, 12, 24, 24, 48 at 0.25x to 2x.
 
-    24, doubled or halved with every whole power of two of the width, and never below 12.
+    24, doubled or halved with every whole power of two of the width, and never below 12; raised to
+    a multiple of the groups. Below 0.5x it is 8 where the groups are even: what those add to the
+    stages, which they have to divide, is taken from conv1. So at 0.25x the networks of all groups
+    cost within 5% of 13 million multiply-adds, where with 12 that of g=8 would cost 15.7.
 
     Raises:
       InputError: The width is not positive and finite.
     """
     _check_width(width)
-    return max(12, int(24 * 2.0 ** math.floor(math.log2(width))))
+    if width < 0.5 and groups % 2 == 0:
+        channels = 8
+    else:
+        channels = max(12, int(24 * 2.0 ** math.floor(math.log2(width))))
+    return groups * math.ceil(channels / groups)
 
 
 def stage_channels(groups: int, width: float, rounding: str = "stage") -> tuple[int, ...]:
@@ -95,8 +102,8 @@ def shufflenet(
       shuffle: Whether channels are shuffled between the 1x1 convolutions (Table 3).
       rounding: How scaled channels are made valid; see `stage_channels`.
       channels: Output channels of stages 2 to 4, in place of those of Table 1.
-      conv1_channels: Output channels of conv1, in place of `stem_channels(width)`, raised to a
-        multiple of the groups unless rounding is exact.
+      conv1_channels: Output channels of conv1, in place of `stem_channels(width, groups)`, or of
+        `stem_channels(width)` where rounding is exact.
       repeats: Units in stages 2 to 4.
       stem: What stands before stage 2.
       unit: Takes groups, first_groups and mix beside a unit's own arguments.
@@ -108,9 +115,7 @@ def shufflenet(
     check_positive(groups=groups)
     channels = channels or stage_channels(groups, width, rounding)
     if conv1_channels is None:
-        conv1_channels = stem_channels(width)
-        if rounding != "exact":
-            conv1_channels = groups * math.ceil(conv1_channels / groups)
+        conv1_channels = stem_channels(width, 1 if rounding == "exact" else groups)
     bound = partial(unit, groups=groups, mix=channel_shuffle if shuffle else no_shuffle)
     return Network(
         bound,

@@ -65,7 +65,9 @@ class SqueezeNet(Classic):
                 in_channels = out_channels
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
-        self.classifier = Conv(in_channels, num_classes, bias=True, rngs=rngs)
+        self.classifier = Conv(
+            in_channels, num_classes, bias=True, role="rectified classifier", rngs=rngs
+        )
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool, key: Array | None) -> Logits:
         x = jax.nn.relu(self.conv1(x))

@@ -1,0 +1,81 @@
+from .cost import Complexity, abstract, complexity
+from .errors import InputError
+from .images import normalise
+from .inference import fold
+from .models.alexnet import alexnet, alexnet_one_tower
+from .models.googlenet import Inception, googlenet
+from .models.lenet import SparseConv, lenet5
+from .models.mobilenet import (
+    InvertedUnit,
+    SeparableUnit,
+    mobilenet_v1,
+    mobilenet_v2,
+)
+from .models.resnet import resnet50, resnext50_32x4d
+from .models.shufflenet import (
+    shufflenet,
+    shufflenet_se,
+    shufflenet_shallow,
+    stage_channels,
+    stem_channels,
+)
+from .models.skeleton import IMAGENET_STEM, SMALL_STEM, Network, Stem
+from .models.squeezenet import Fire, squeezenet
+from .models.structures import structure
+from .models.vgg import vgg16
+from .ops import channel_shuffle, depthwise, grouped_pointwise, no_shuffle
+from .trained import Trained, load_trained
+from .units import (
+    BottleneckUnit,
+    PlainUnit,
+    ResidualUnit,
+    ShuffleUnit,
+    SqueezeExcitation,
+    Unit,
+)
+
+__all__ = [
+    "IMAGENET_STEM",
+    "SMALL_STEM",
+    "BottleneckUnit",
+    "Complexity",
+    "Fire",
+    "Inception",
+    "InputError",
+    "InvertedUnit",
+    "Network",
+    "PlainUnit",
+    "ResidualUnit",
+    "SeparableUnit",
+    "ShuffleUnit",
+    "SparseConv",
+    "SqueezeExcitation",
+    "Stem",
+    "Trained",
+    "Unit",
+    "abstract",
+    "alexnet",
+    "alexnet_one_tower",
+    "channel_shuffle",
+    "complexity",
+    "depthwise",
+    "fold",
+    "googlenet",
+    "grouped_pointwise",
+    "lenet5",
+    "load_trained",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "no_shuffle",
+    "normalise",
+    "resnet50",
+    "resnext50_32x4d",
+    "shufflenet",
+    "shufflenet_se",
+    "shufflenet_shallow",
+    "squeezenet",
+    "stage_channels",
+    "stem_channels",
+    "structure",
+    "vgg16",
+]
