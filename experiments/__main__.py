@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options, rest = _parser().parse_known_args(arguments)
-        takes = {commands.run: ("config", "sweep"), commands.cell: ("config",)}
+        takes = {
+            commands.run: ("config", "sweep"),
+            commands.report: ("config", "sweep"),
+            commands.cell: ("config",),
+        }
         given = _keys(rest, takes.get(options.command, ()))
         options.assignments, options.axes = given["config"], given["sweep"]
         options.is_bare = len(arguments) == 2
@@ -100,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         help="local: processes at a time (one a GPU; without any, one a core)",
     )
     run.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="take runs that are recorded there in place of training them, and record the others",
+    )
+    run.add_argument(
         "--skip-invalid", action="store_true", help="leave out cells that cannot be trained"
     )
     add_networks(run)
@@ -117,7 +127,18 @@ def _parser() -> argparse.ArgumentParser:
     add_workdir(stop, True, "directory of the sweep")
 
     report = add("report", commands.report, "print the table of a sweep, ours beside the paper's")
-    add_workdir(report, True, "directory of the sweep")
+    report.add_argument(
+        "name", nargs="?", metavar="NAME", help="with --records: the experiment, as of `run`"
+    )
+    add_workdir(report, False, "directory of the sweep")
+    report.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="report what is recorded there, without a sweep; takes --config.KEY=VALUE as `run`",
+    )
+    report.add_argument("--budget", default="digits", help="with --records: as of `run`")
+    add_networks(report)
     report.add_argument("--format", choices=("md", "csv", "json"), default="md")
 
     add_json(

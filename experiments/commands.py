@@ -8,6 +8,7 @@ import contextlib
 import json
 import signal
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from shufflenet_jax.errors import InputError
 
 if TYPE_CHECKING:
     from experiments.sweep.experiment import Experiment, Printout
+    from experiments.sweep.workdir import Sweep
 
 
 def list_(options: argparse.Namespace) -> int:
@@ -97,6 +99,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     from experiments.report.table import as_markdown
     from experiments.sweep.launch import dry_run, launch
     from experiments.sweep.plan import Request, default_directory, plan
+    from experiments.sweep.records import Keeper, Records
 
     request = Request(
         chosen,
@@ -114,6 +117,11 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     sweep, runs, engine = planned.sweep, planned.runs, planned.engine
     for note in planned.notes:
         print(f"note: {note}", file=sys.stderr)
+    keeper = None
+    if options.records and not options.dry_run:
+        keeper = Keeper(Records(options.records.expanduser().absolute()), sweep, runs)
+        print(f"{keeper.take()} runs are taken from {options.records}")
+        keeper.look()
     todo = [run for run in runs if run.status not in ("done", "diverged")]
     print(f"{sweep.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     networks = options.networks and options.networks.expanduser().absolute()
@@ -122,8 +130,14 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
         return 0
     if todo:
         sweep.withdraw_stop()
-        with _sigterm_as_ctrl_c(), Board(runs) as board:
-            launch(engine, sweep, todo, board.update, networks)
+        with _sigterm_as_ctrl_c(), Board(runs) as board, keeper or contextlib.nullcontext():
+
+            def look() -> None:
+                board.update()
+                if keeper is not None:
+                    keeper.look()
+
+            launch(engine, sweep, todo, look, networks)
     if sweep.is_stopping:
         print("stopped: the same command continues", file=sys.stderr)
     print(f"\n{as_markdown(sweep)}")
@@ -221,12 +235,38 @@ def stop(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Prints the table of a sweep."""
+    """Prints the table of a sweep, or of what is recorded of an experiment."""
     from experiments.report.table import FORMATS
     from experiments.sweep import manifest
 
-    print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
+    if (options.workdir is None) == (options.records is None):
+        raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
+    if options.workdir is not None:
+        if options.name is not None:
+            raise InputError("the experiment of --workdir is known: leave the name out")
+        print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
+        return 0
+    with tempfile.TemporaryDirectory() as directory:
+        print(FORMATS[options.format](_recalled(options, Path(directory))))
     return 0
+
+
+def _recalled(options: argparse.Namespace, directory: Path) -> "Sweep":
+    """A sweep, in an empty directory, of all that is recorded of an experiment."""
+    from experiments.sweep.experiment import Experiment
+    from experiments.sweep.plan import configured, freeze
+    from experiments.sweep.records import Records
+
+    if options.name is None:
+        raise InputError("which experiment? report NAME --records DIR")
+    chosen = _experiment(options)
+    if not isinstance(chosen, Experiment):
+        raise InputError(f"{chosen.name} trains nothing that could be recorded: run it")
+    records = options.records.expanduser()
+    if not records.is_dir():
+        raise InputError(f"there is no directory of records {options.records}")
+    chosen, config = configured(chosen, options.budget, options.assignments)
+    return Records(records).recall(freeze(chosen, options.budget, config, directory, seeds=0))
 
 
 def complexity(options: argparse.Namespace) -> int:

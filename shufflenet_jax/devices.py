@@ -116,6 +116,12 @@ class Devices:
 
         return mapped
 
+    def collect(self, tree: Tree) -> Tree:
+        """Brings arrays that are split over the devices of all processes to each process, whole."""
+        if jax.process_count() == 1:
+            return jax.device_get(tree)
+        return multihost_utils.process_allgather(tree, tiled=True)
+
     def sum(self, tree: Tree) -> Tree:
         """Within `split`: the sums over all devices."""
         return jax.lax.psum(tree, _AXIS) if self.mesh else tree

@@ -14,14 +14,16 @@ from shufflenet_jax.checkpoint import Checkpoints, Restored
 from shufflenet_jax.data import MEMORY_GB, NEVER_SKIPPED, Batch, Broken, Dataset, fits
 from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
 from shufflenet_jax.metrics import MetricsLog
+from shufflenet_jax.predictions import write_predictions
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
 from shufflenet_jax.resident import Resident
-from shufflenet_jax.train import Evaluation, create_state, make_evaluate, make_train_step
+from shufflenet_jax.train import create_state, make_train_step
 
 __all__ = ["Diverged", "Intervals", "Preempted", "Progress", "fit"]
 
@@ -71,7 +73,8 @@ def fit(
       dataset: Train and test images.
       recipe: How to train.
       seed: Of the order of the images, of their augmentation and of dropout.
-      directory: Receives metrics.jsonl, events/ and checkpoints/. Where broken images are
+      directory: Receives metrics.jsonl, events/ and checkpoints/, and in the end predictions.npy,
+        what the network says of each test image (`read_predictions`). Where broken images are
         skipped, the rows of metrics say how many, as often as they were met ("skipped").
       intervals: How often to log, evaluate and save.
       num_workers: Processes that prepare images; 0 prepares them in this one.
@@ -147,24 +150,24 @@ def fit(
             go_on=record.go_on_or_save,
         )
 
-        def test() -> Evaluation:
+        def test() -> Answers:
             with closing(images.test()) as batches:
                 placed = map(devices.place, batches)
                 return evaluate(record.state, _each(placed, then=record.go_on_or_save))
 
-        def test_and_log(step: int) -> Evaluation:
-            evaluation = test()
-            row = dataclasses.asdict(evaluation)
+        def test_and_log(step: int) -> Answers:
+            answers = test()
+            row = dataclasses.asdict(answers.evaluation())
             if broken.policy == "skip":
-                row["skipped"] = len(dataset.test) - evaluation.examples
+                row["skipped"] = len(dataset.test) - row["examples"]
             record.write(step, "test", row)
-            return evaluation
+            return answers
 
         record.go_on_or_save()
-        evaluation = None
+        answers = None
         # Interrupted in the middle of it.
         if timetable.evaluates(start) and not record.has_test_at(start):
-            evaluation = test_and_log(start)
+            answers = test_and_log(start)
         batches = images.train(seed, total, start)
         stack.enter_context(closing(batches))
         pace = _Pace(start)
@@ -180,11 +183,14 @@ def fit(
                 on_progress(Progress(step, total, row["loss"], pace.rate(step)))
             record.go_on_or_save()
             if timetable.evaluates(step):
-                evaluation = test_and_log(step)
+                answers = test_and_log(step)
                 pace.pause(step)
             if timetable.saves(step):
                 record.save()
-        return evaluation or test()
+        answers = answers or test()
+        if is_lead():
+            write_predictions(directory, answers.predictions(len(dataset.test)))
+        return answers.evaluation()
 
 
 class _Pace:

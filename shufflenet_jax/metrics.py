@@ -29,10 +29,9 @@ class MetricsLog:
 
     def __init__(self, directory: Path, rows: Sequence[Row] = (), step: int = 0):
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "metrics.jsonl"
-        write_atomically(path, "".join(map(_line, rows)))
+        write_metrics(directory, rows)
         self._events = _Events(directory / "events", step)
-        self._file = path.open("ab", buffering=0)
+        self._file = (directory / "metrics.jsonl").open("ab", buffering=0)
 
     def write(self, row: Row) -> None:
         """Appends one row, in one write, so that a reader sees it whole or not at all.
@@ -108,6 +107,11 @@ def _hidden(package: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[package]
+
+
+def write_metrics(directory: Path, rows: Sequence[Row]) -> None:
+    """Writes the rows of a run that is not trained here."""
+    write_atomically(directory / "metrics.jsonl", "".join(map(_line, rows)))
 
 
 def read_metrics(directory: Path) -> list[Row]:

@@ -1,6 +1,6 @@
-"""The training state, the training step and evaluation: pure functions under `jax.jit`."""
+"""The training state and the training step: pure functions under `jax.jit`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -47,16 +47,6 @@ class ManyHeaded(Protocol):
 
 
 TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Errors over a whole split, in percent, and the mean cross-entropy."""
-
-    top1_error: float
-    top5_error: float
-    loss: float
-    examples: int
 
 
 def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
@@ -159,43 +149,3 @@ def make_train_step(
         return State(state.step + 1, params, batch_stats, opt_state), metrics
 
     return partial(train_step, jax.random.key(seed))
-
-
-def make_evaluate(
-    graphdef: nnx.GraphDef, devices: Devices = ONE_DEVICE
-) -> Callable[[State, Iterable[Batch]], Evaluation]:
-    """Returns ``evaluate(state, batches)``, which counts every unmasked image exactly once.
-
-    Args:
-      graphdef: From `create_state`.
-      devices: What each batch is split over; they must hold state and batches.
-    """
-
-    @jax.jit
-    @devices.split
-    def sums(batch: Batch, params: dict, batch_stats: dict) -> dict[str, Array]:
-        logits = nnx.merge(graphdef, params, batch_stats)(normalise(batch.image), train=False)
-        _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-        hits = (best == batch.label[:, None]) & batch.mask[:, None]
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
-        return devices.sum(
-            {
-                "top1": hits[:, 0].sum(),
-                "top5": hits.sum(),
-                "loss": jnp.where(batch.mask, loss, 0).sum(),
-                "examples": batch.mask.sum(),
-            }
-        )
-
-    def evaluate(state: State, batches: Iterable[Batch]) -> Evaluation:
-        parts = [jax.device_get(sums(batch, state.params, state.batch_stats)) for batch in batches]
-        total = {name: sum(part[name].item() for part in parts) for name in parts[0]}
-        examples = total["examples"]
-        return Evaluation(
-            top1_error=100 * (1 - total["top1"] / examples),
-            top5_error=100 * (1 - total["top5"] / examples),
-            loss=total["loss"] / examples,
-            examples=examples,
-        )
-
-    return evaluate

@@ -13,11 +13,12 @@ from jax.sharding import AxisType
 from shufflenet_jax import InputError, Network, ShuffleUnit, Stem, chwn, interruption
 from shufflenet_jax.data import Batch, Preprocessing, load
 from shufflenet_jax.devices import ONE_DEVICE, Devices
+from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.fit import Intervals, Preempted, fit
 from shufflenet_jax.initialisation import initialise
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.resident import Resident
-from shufflenet_jax.train import create_state, make_evaluate, make_train_step
+from shufflenet_jax.train import create_state, make_train_step
 
 STEPS = 20
 BATCH = 16
@@ -148,7 +149,7 @@ def evaluate(form, batches, found):
         devices = first(count)
         graphdef, state, _ = train(form, devices, batches)
         tests = [random_batch(100), random_batch(101, masked=range(5, 16))]
-        evaluation = make_evaluate(graphdef, devices)(state, map(devices.place, tests))
+        evaluation = make_evaluate(graphdef, devices)(state, map(devices.place, tests)).evaluation()
         found[f"evaluation_{count}"] = np.array(
             [evaluation.top1_error, evaluation.top5_error, evaluation.loss, evaluation.examples]
         )

@@ -18,9 +18,9 @@ from flax import nnx
 from experiments.sweep import compile_cache
 from shufflenet_jax import Stem, shufflenet
 from shufflenet_jax.data import Preprocessing, load
+from shufflenet_jax.evaluation import Evaluation
 from shufflenet_jax.fit import Intervals, fit
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import Evaluation
 
 ROOT = Path(__file__).parents[1]
 ENDS = (22, 43, 64, 84)

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from experiments import tables
 from experiments.report import claims
-from experiments.report.claims import LEVEL, decide, verdicts
+from experiments.report.claims import LEVEL, Difference, decide
 from experiments.sweep.claim import Claim, names_of
 from experiments.sweep.experiment import Experiment
 from shufflenet_jax import InputError
@@ -24,9 +24,16 @@ OF_TABLE = {
 CLAIMS = {(name, index): claim for name, of in OF_TABLE.items() for index, claim in enumerate(of)}
 
 
+def by_seed(errors):
+    return {name: dict(enumerate(each)) for name, each in errors.items()}
+
+
 def p_above_zero(contrast, errors):
-    cells = {name: claims._Cell.of(np.array(each)) for name, each in errors.items()}
-    return claims._p_above_zero(contrast, cells)
+    return claims._p_above_zero(contrast, claims.aligned(by_seed(errors)))
+
+
+def verdicts(given, errors):
+    return claims.verdicts(given, by_seed(errors))
 
 
 def verdict(claim, errors):
@@ -34,12 +41,32 @@ def verdict(claim, errors):
     return only
 
 
-def test_one_contrast_is_welchs_t_with_the_degrees_of_freedom_of_the_fewest_seeds():
+def test_one_contrast_is_the_paired_t_test_of_the_seeds_that_both_have():
     rng = np.random.default_rng(0)
     a, b = rng.normal(1.0, 1.0, 5).tolist(), rng.normal(0.0, 3.0, 4).tolist()
-    t = stats.ttest_ind(a, b, equal_var=False, alternative="greater").statistic
-    expected = stats.t.sf(t, 3)
+    expected = stats.ttest_rel(a[:4], b, alternative="greater").pvalue
     assert p_above_zero({"a": 1.0, "b": -1.0}, {"a": a, "b": b}) == pytest.approx(expected)
+    shifted = {"a": {1: 5.0, 2: 5.1, 3: 4.9}, "b": {2: 3.0, 3: 3.1, 4: 2.9}}
+    assert claims.verdicts([HELPS], shifted) == ["undecided"]  # two in common
+
+
+def test_an_interval_is_that_of_the_paired_differences():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1.0, 1.0, 5), rng.normal(0.0, 3.0, 5)
+    found = Difference.of(*(dict(enumerate(each)) for each in (a, b)))
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert found.mean == pytest.approx((low + high) / 2)
+    assert found.half_width == pytest.approx((high - low) / 2)
+    assert found.seeds == 5
+    assert Difference.of({0: 2.0, 1: 5.0}, {0: 1.5}) == Difference(0.5, None, 1)
+    assert Difference.of({0: 2.0}, {1: 1.5}) is None
+
+
+def test_what_seeds_have_in_common_hides_no_difference():
+    of_seeds = np.random.default_rng(0).normal(0, 10, 4)
+    spread = np.array([-0.1, 0.1, 0.05, -0.05])
+    errors = {"a": (of_seeds + 1).tolist(), "b": (of_seeds + spread).tolist()}
+    assert verdict(HELPS, errors) == "holds"
 
 
 def test_the_best_of_several_is_one_that_beats_each_other():
@@ -326,10 +353,12 @@ def test_where_all_cells_are_equal_little_is_said(table, seeds, spreads):
 @pytest.mark.parametrize("spread", [1.0, 3.0, 6.0, 10.0])
 @pytest.mark.parametrize("names", ["ab", "abcd"])
 def test_the_level_does_not_depend_on_how_unequal_spreads_are(names, spread):
-    """Finely enough that Welch's degrees of freedom do not pass."""
+    """Nor on what the runs of a seed have in common."""
     num_tables, rng = 200_000, np.random.default_rng(0)
     claim = Claim("", (dict(zip(names, (1.0, -1.0, -1.0, 1.0), strict=False)),))
     errors = {name: rng.standard_normal((num_tables, 3)) for name in names}
     errors["a"] *= spread
+    common = spread * rng.standard_normal((num_tables, 3))
+    errors = {name: each + common for name, each in errors.items()}
     for decided in decide([claim], errors):
         assert decided.mean() <= stats.binom.isf(1e-4, num_tables, LEVEL) / num_tables

@@ -17,11 +17,13 @@ from unchecked import unchecked
 
 from shufflenet_jax import InputError, Network, PlainUnit, Stem, chwn, shufflenet
 from shufflenet_jax.data import Batch, Preprocessing, eval_batches, load
+from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.fit import Diverged, Intervals, Preempted, fit
 from shufflenet_jax.layers import BatchNorm
 from shufflenet_jax.metrics import MetricsLog, read_metrics
+from shufflenet_jax.predictions import NOT_ASKED, read_predictions
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import create_state, make_evaluate, make_train_step, normalise
+from shufflenet_jax.train import create_state, make_train_step, normalise
 
 TINY = Preprocessing(image_size=16, crop="shift", flip=False, color=0.0, lighting=0.0)
 RECIPE = Recipe(epochs=1, batch_size=64, learning_rate=0.05, preprocessing=TINY)
@@ -229,7 +231,9 @@ def assert_counts_every_image_once(state, evaluate, batch_size):
     def evaluation(size):
         return evaluate(state, eval_batches(few, TINY, batch_size=size))
 
-    whole, parts = evaluation(len(few)), evaluation(batch_size)
+    one, many = evaluation(len(few)), evaluation(batch_size)
+    np.testing.assert_array_equal(one.predictions(len(few)), many.predictions(len(few)))
+    whole, parts = one.evaluation(), many.evaluation()
     assert parts.examples == whole.examples == len(few)
     assert parts.top1_error == pytest.approx(whole.top1_error, abs=1e-9)
     assert parts.top5_error == pytest.approx(whole.top5_error, abs=1e-9)
@@ -257,9 +261,24 @@ def test_top_errors_by_hand():
     order = np.argsort(-np.asarray(network(normalise(jnp.asarray(batch.image)))), axis=1)
     rank = np.argmax(order == batch.label[:, None], axis=1)
     graphdef, state = create_state(network, RECIPE.optimizer(steps=60))
-    found = make_evaluate(graphdef)(state, [batch])
+    answers = make_evaluate(graphdef)(state, [batch])
+    np.testing.assert_array_equal(answers.predictions(50), order[:, 0])
+    found = answers.evaluation()
     assert found.top1_error == pytest.approx(100 * np.mean(rank > 0))
     assert found.top5_error == pytest.approx(100 * np.mean(rank > 4))
+
+
+def test_images_that_do_not_count_have_no_prediction():
+    graphdef, state = create_state(Linear(), RECIPE.optimizer(steps=60))
+    batch = random_batch(size=6)
+    mask = np.array([True, False, True, True, False, False])  # one is broken, two fill the batch up
+    answers = make_evaluate(graphdef)(state, [batch._replace(mask=mask)])
+    every = make_evaluate(graphdef)(state, [batch])
+    expected = every.predictions(4)
+    expected[1] = NOT_ASKED
+    np.testing.assert_array_equal(answers.predictions(4), expected)
+    assert answers.evaluation().examples == 3
+    assert answers.evaluation().loss == pytest.approx(every.loss[[0, 2, 3]].mean())
 
 
 def train(directory, recipe, seed=0, network=None, **options):
@@ -283,6 +302,11 @@ def assert_ends_as(whole, directory):
     assert train(directory, TWO_EPOCHS) == evaluation
     assert differences(expected, directory) == []
     assert len(read_metrics(directory)) > 10
+    predictions = read_predictions(directory)
+    np.testing.assert_array_equal(predictions, read_predictions(expected))
+    test = load("digits").test
+    wrong = [test[index]["label"] != each for index, each in enumerate(predictions)]
+    assert 100 * np.mean(wrong) == pytest.approx(evaluation.top1_error)
 
 
 class Interrupted(Exception):

@@ -13,10 +13,11 @@ from flax import nnx
 from shufflenet_jax import InputError, PlainUnit, Stem, load_trained, zoo
 from shufflenet_jax.checkpoint import Checkpoints
 from shufflenet_jax.data import Preprocessing, eval_batches, load
+from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.fit import Intervals, fit
 from shufflenet_jax.metrics import read_metrics
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import create_state, make_evaluate, normalise
+from shufflenet_jax.train import create_state, normalise
 from shufflenet_jax.trained import describe
 
 TINY = Preprocessing(image_size=16, crop="shift", flip=False, color=0.0, lighting=0.0)
@@ -64,7 +65,7 @@ def run(tmp_path_factory, found_meanwhile):
 def evaluation_of(network):
     graphdef, state = create_state(network, optax.identity())
     batches = eval_batches(load("digits").test, TINY, batch_size=RECIPE.batch_size)
-    return make_evaluate(graphdef)(state, batches)
+    return make_evaluate(graphdef)(state, batches).evaluation()
 
 
 def assert_equal_weights(network, state):

@@ -112,7 +112,7 @@ def test_a_file_needs_nothing_but_cells(tmp_path):
     )
     loaded = user_file.load(path)
     assert loaded.title == "bare.py"
-    assert loaded.get_config("cifar10").recipe.epochs == 30
+    assert loaded.get_config("cifar10").recipe.epochs == 20
     assert (loaded.claims, loaded.remarks, loaded.difference) == ((), (), None)
 
 

@@ -1,15 +1,14 @@
 """Judges what the paper says of a table by what was measured.
 
 A claim is a set of contrasts that are all above zero if it is true, and each is tested with the
-mean errors of independent runs. Of tables with claims that are not true, however narrowly, at most
+errors of their runs. Of tables with claims that are not true, however narrowly, at most
 one in twenty has one that is called to hold; and the same goes for what is called not to. Each step
 keeps that level by itself:
 
-* A weighted sum of means is held against Student's distribution, with the degrees of freedom of the
-  cell that has the fewest seeds. That is exact or cautious however the spreads of the cells differ
-  (J. Hajek, Inequalities for the generalized Student's distribution and their applications, 1962).
-  Welch's degrees of freedom are not: at three seeds a cell they find up to a seventh too much at a
-  level of 0.05, and twice what they may at the lower levels that corrections lead to.
+* Runs are paired by their seed: two cells with the same seed see the same images in the same order.
+  So a weighted sum of means is that of the sums of each seed, whose mean is held against Student's
+  distribution. That is exact however the spreads of the cells differ, and whether what seeds have
+  in common makes cells alike or not. A seed that one of the cells lacks does not count.
 * That the best of G beats the best of H says that one in G beats every one in H. To test the cells
   that happened to come out best would favour G. For every one in H all tests must pass
   (intersection-union); for one in G the best of |G| tests is corrected for their number
@@ -38,21 +37,29 @@ LEAST_SEEDS = 3
 _ROUNDING = 1e-12
 
 
-def verdicts(claims: Sequence[Claim], errors: Mapping[str, Sequence[float]]) -> list[str]:
+def verdicts(claims: Sequence[Claim], errors: Mapping[str, Mapping[int, float]]) -> list[str]:
     """Returns "holds", "does not" or "undecided" of each claim.
 
     Args:
       claims: All that are judged by these errors.
-      errors: Errors of each cell by name, one a seed. A claim about a cell that has fewer than
-        `LEAST_SEEDS` is undecided.
+      errors: Errors of each cell by name and seed. A claim is undecided whose cells have fewer
+        than `LEAST_SEEDS` in common.
     """
     if not claims:
         return []
-    holds, fails = decide(claims, {name: np.asarray(each) for name, each in errors.items()})
+    holds, fails = decide(claims, aligned(errors))
     return [
         "holds" if is_true else "does not" if is_false else "undecided"
         for is_true, is_false in zip(holds, fails, strict=True)
     ]
+
+
+def aligned(errors: Mapping[str, Mapping[int, float]]) -> dict[str, np.ndarray]:
+    """Errors of each cell as an array over all seeds that one of them has; NaN where it has not."""
+    seeds = sorted({seed for each in errors.values() for seed in each})
+    return {
+        name: np.array([each.get(seed, np.nan) for seed in seeds]) for name, each in errors.items()
+    }
 
 
 def decide(
@@ -62,44 +69,61 @@ def decide(
 
     Args:
       claims: Those of one table.
-      errors: By cell, of shape (..., seeds): the leading axes are those of the tables.
+      errors: By cell, of shape (..., seeds): the leading axes are those of the tables. NaN where
+        a cell lacks a seed.
 
     Returns:
       Two boolean arrays of shape (claims, ...).
     """
-    enough = {name: each for name, each in errors.items() if each.shape[-1] >= LEAST_SEEDS}
-    cells = {name: _Cell.of(each) for name, each in enough.items()}
     holds, fails = [], []
     for claim in claims:
         names = {name for each in claim.contrasts for term in each for name in names_of(term)}
-        if not names <= cells.keys():
+        if not names <= errors.keys():
             holds.append(np.ones(()))
             fails.append(np.ones(()))
             continue
-        above = [_p_above_zero(each, cells) for each in claim.contrasts]
-        below = [_p_above_zero(_negated(each), cells) for each in claim.contrasts]
+        above = [_p_above_zero(each, errors) for each in claim.contrasts]
+        below = [_p_above_zero(_negated(each), errors) for each in claim.contrasts]
         holds.append(np.max(above, axis=0))
         fails.append(len(below) * np.min(below, axis=0))
     return _holm(holds) < LEVEL, _holm(fails) < LEVEL
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """Mean error of a cell, the square of its standard error, and the number of seeds."""
+class Difference:
+    """The mean of differences that are paired by seed.
 
-    mean: np.ndarray
-    variance: np.ndarray
+    Attributes:
+      mean: In percentage points.
+      half_width: Of its interval of 95%; None with fewer than two seeds.
+      seeds: How many both cells have.
+    """
+
+    mean: float
+    half_width: float | None
     seeds: int
 
     @classmethod
-    def of(cls, errors: np.ndarray) -> "_Cell":
-        seeds = errors.shape[-1]
-        first = errors[..., :1]  # equal errors have their own value as mean, and no spread
-        mean = first[..., 0] + (errors - first).mean(axis=-1)
-        return cls(mean, (errors - first).var(axis=-1, ddof=1) / seeds, seeds)
+    def of(
+        cls, minuend: Mapping[int, float], subtrahend: Mapping[int, float]
+    ) -> "Difference | None":
+        """The difference of two cells, by seed; None if they have none in common."""
+        both = sorted(minuend.keys() & subtrahend.keys())
+        if not both:
+            return None
+        each = np.array([minuend[seed] - subtrahend[seed] for seed in both])
+        if len(both) < 2:
+            return cls(float(each.mean()), None, len(both))
+        # Here, because most reports have too few seeds for it.
+        from scipy.special import stdtrit
+
+        factor = float(stdtrit(len(both) - 1, 0.975))
+        return cls(
+            float(each.mean()), factor * float(each.std(ddof=1)) / len(both) ** 0.5, len(both)
+        )
 
 
-def _p_above_zero(contrast: Contrast, cells: Mapping[str, _Cell]) -> np.ndarray:
+def _p_above_zero(contrast: Contrast, errors: Mapping[str, np.ndarray]) -> np.ndarray:
     """One-sided p value of a contrast's being above zero."""
     minuends = [names_of(term) for term, weight in contrast.items() if weight > 0]
     subtrahends = [names_of(term) for term, weight in contrast.items() if weight < 0]
@@ -110,7 +134,7 @@ def _p_above_zero(contrast: Contrast, cells: Mapping[str, _Cell]) -> np.ndarray:
         total: dict[str, float] = defaultdict(float)
         for name, weight in zip(names, weights, strict=True):
             total[name] += weight
-        return _p_of_means(total, cells)
+        return _p_of_sum(total, errors)
 
     chosen = [
         np.max([p(those + these) for those in product(*minuends)], axis=0)
@@ -119,12 +143,20 @@ def _p_above_zero(contrast: Contrast, cells: Mapping[str, _Cell]) -> np.ndarray:
     return np.minimum(1.0, len(chosen) * np.min(chosen, axis=0))
 
 
-def _p_of_means(weights: Mapping[str, float], cells: Mapping[str, _Cell]) -> np.ndarray:
-    """One-sided p value of a weighted sum of means being above zero."""
-    terms = [(weight, cells[name]) for name, weight in weights.items()]
-    value = sum(weight * cell.mean for weight, cell in terms)
-    error = np.sqrt(sum(weight**2 * cell.variance for weight, cell in terms))
-    rounding = _ROUNDING * sum(abs(weight * cell.mean) for weight, cell in terms)
+def _p_of_sum(weights: Mapping[str, float], errors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One-sided p value of the mean of a weighted sum being above zero."""
+    terms = [weight * errors[name] for name, weight in weights.items()]
+    sums = np.asarray(sum(terms))
+    tables = tuple(range(sums.ndim - 1))
+    shared = ~np.isnan(sums).any(axis=tables)
+    seeds = int(shared.sum())
+    if seeds < LEAST_SEEDS:
+        return np.ones(sums.shape[:-1])
+    sums = sums[..., shared]
+    rounding = _ROUNDING * sum(np.abs(term[..., shared]).max(axis=-1) for term in terms)
+    first = sums[..., :1]  # equal sums have their own value as mean, and no spread
+    value = first[..., 0] + (sums - first).mean(axis=-1)
+    error = (sums - first).std(axis=-1, ddof=1) / seeds**0.5
     value = np.where(np.abs(value) <= rounding, 0.0, value)
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where(error <= rounding, np.sign(value) * np.inf, value / error)
@@ -132,7 +164,7 @@ def _p_of_means(weights: Mapping[str, float], cells: Mapping[str, _Cell]) -> np.
     # Here, because most reports have too few seeds for it.
     from scipy.special import stdtr
 
-    return stdtr(min(cell.seeds for _, cell in terms) - 1, -statistic)
+    return stdtr(seeds - 1, -statistic)
 
 
 def _negated(contrast: Contrast) -> Contrast:

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments.report import markdown
-from experiments.report.claims import verdicts
+from experiments.report.claims import Difference, verdicts
 from experiments.sweep.experiment import Cell
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
@@ -26,7 +26,7 @@ def summary(sweep: Sweep) -> dict[str, Any]:
     """Everything that a report says, as plain data."""
     counted = _Counts(sweep)
     cells = [_cell(sweep, cell, counted) for cell in sweep.cells]
-    errors = {cell["name"]: cell["errors"] for cell in cells}
+    errors = {cell["name"]: _by_seed(cell) for cell in cells}
     judged = verdicts(sweep.claims, errors)
     return {
         "experiment": sweep.experiment,
@@ -52,7 +52,8 @@ def as_csv(sweep: Sweep) -> str:
     writer.writeheader()
     for cell in cells:
         lists = {
-            key: " ".join(f"{each:.6g}" for each in cell[key] or ()) for key in ("errors", "widths")
+            key: " ".join(f"{each:.6g}" for each in cell[key] or ())
+            for key in ("errors", "errors_of_seeds", "widths")
         }
         writer.writerow(cell | lists)
     return text.getvalue().rstrip()
@@ -89,7 +90,10 @@ def _caption(sweep: Sweep, report: Mapping[str, Any], n: str) -> str:
             said.append(unit.format(value))
     said.append(f"n = {n} (mean ± standard deviation over seeds)")
     paper = "; in brackets the paper's, on ImageNet" if _has_paper(report["cells"]) else ""
-    return f"{', '.join(said)}{paper}."
+    paired = ""
+    if sweep.difference:
+        paired = " Differences are paired by seed, ± half of their interval of 95%."
+    return f"{', '.join(said)}{paper}.{paired}"
 
 
 _IMAGE_SIZE = "recipe.preprocessing.image_size"
@@ -121,6 +125,11 @@ def _cell(sweep: Sweep, cell: Cell, counted: "_Counts") -> dict[str, Any]:
     ]
     done = [result for result in results if result and result["status"] == "done"]
     errors = [result["top1_error"] for result in done]
+    seeds = [
+        run.seed
+        for run, result in zip(runs, results, strict=True)
+        if result and result["status"] == "done"
+    ]
     trained = done[0].get("network") if done else None
     return {
         "name": cell.name,
@@ -130,11 +139,16 @@ def _cell(sweep: Sweep, cell: Cell, counted: "_Counts") -> dict[str, Any]:
         "seeds": len(runs),
         "n": len(errors),
         "errors": errors,
+        "errors_of_seeds": seeds,
         "error_mean": fmean(errors) if errors else None,
         "error_std": stdev(errors) if len(errors) > 1 else None,
         "paper_error": cell.paper_error,
         **(dict.fromkeys(_COUNTS) | trained if trained else counted.of(cell)),
     }
+
+
+def _by_seed(cell: Mapping[str, Any]) -> dict[int, float]:
+    return dict(zip(cell["errors_of_seeds"], cell["errors"], strict=True))
 
 
 _NOT_PLANNED = "not planned"
@@ -212,9 +226,11 @@ def _difference(minuend: dict | None, subtrahend: dict | None) -> str:
         return "-"
     papers = [each["paper_error"] for each in (minuend, subtrahend)]
     paper = "" if None in papers else f"[{papers[0] - papers[1]:.1f}]"
-    if not (minuend["errors"] and subtrahend["errors"]):
+    ours = Difference.of(_by_seed(minuend), _by_seed(subtrahend))
+    if ours is None:
         return paper or "-"
-    return f"{minuend['error_mean'] - subtrahend['error_mean']:+.2f} {paper}".rstrip()
+    interval = "" if ours.half_width is None else f" ± {ours.half_width:.2f}"
+    return f"{ours.mean:+.2f}{interval} {paper}".rstrip()
 
 
 def _provenance(sweep: Sweep) -> str:

@@ -43,10 +43,10 @@ def as_json(values: Values) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
-def digest(values: Values) -> str:
-    """Eight hexadecimal digits that stand for an identity."""
+def digest(values: Values, digits: int = 8) -> str:
+    """Hexadecimal digits that stand for an identity."""
     text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def delta(values: Values, base: Values) -> dict[str, Any]:
@@ -81,10 +81,15 @@ def defaults(values: Values) -> dict[str, Any]:
     return as_json(flat(known))
 
 
+def complete(values: Values) -> dict[str, Any]:
+    """Values with the defaults of the keys that are newer than they are."""
+    return {**defaults(values), **values}
+
+
 def differences(old: Values, new: Values) -> list[str]:
     """Describes the keys in which two identities differ, as ``recipe.epochs: 10, now 30``."""
     missing = object()
-    old, new = ({**defaults(each), **each} for each in (old, new))
+    old, new = complete(old), complete(new)
     found = []
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key, missing), new.get(key, missing)

@@ -92,12 +92,7 @@ def plan(request: Request) -> Plan:
       Invalid: Some cells cannot be trained, and are not to be left out.
       InputError: Anything else that would keep a run from starting. Nothing was written.
     """
-    chosen = request.experiment
-    config = chosen.get_config(request.budget)
-    configs.override(config, request.assignments)
-    _refuse_swept(chosen, config, request.assignments)
-    config.data.name = data.resolve(config.data.name)
-    chosen = replace(chosen, cells=tuple(map(_resolved, chosen.cells)))
+    chosen, config = configured(request.experiment, request.budget, request.assignments)
     settings = configs.settings(config)
     known = list(configs.identities(config, chosen.cells))
     wanted = {cell.name for cell in matching(chosen.cells, request.pattern)}
@@ -146,6 +141,26 @@ def plan(request: Request) -> Plan:
             *engine.notes(),
         ],
     )
+
+
+def configured(
+    experiment: Experiment, budget: str, assignments: Sequence[str]
+) -> tuple[Experiment, ConfigDict]:
+    """Returns an experiment and its configuration, with data that any working directory finds.
+
+    Args:
+      experiment: What is swept.
+      budget: Its setting to start from.
+      assignments: ``KEY=VALUE`` changes to its configuration.
+
+    Raises:
+      InputError: No such budget or key, or a key that every cell sets itself.
+    """
+    config = experiment.get_config(budget)
+    configs.override(config, assignments)
+    _refuse_swept(experiment, config, assignments)
+    config.data.name = data.resolve(config.data.name)
+    return replace(experiment, cells=tuple(map(_resolved, experiment.cells))), config
 
 
 def freeze(

@@ -33,9 +33,9 @@ from shufflenet_jax.cost import complexity
 from shufflenet_jax.data import Found
 from shufflenet_jax.devices import from_lead, is_lead
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.evaluation import Evaluation
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
-from shufflenet_jax.train import Evaluation
 from shufflenet_jax.trained import describe
 
 _PACKAGES = ("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")

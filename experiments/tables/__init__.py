@@ -15,6 +15,7 @@ _MODULES = {
     "table5": "table5_mobilenet",
     "table6": "table6_classic",
     "table8": "table8_speed",
+    "flow": "flow",
     "unit_cost": "unit_cost",
 }
 
