@@ -168,8 +168,6 @@ def test_divergence_is_a_result(tmp_path, capsys):
 @pytest.mark.slow
 def test_kill_and_resume_is_bitwise_equal(tmp_path):
     """SIGKILL after the first checkpoint, and again at random: the same metrics and weights."""
-    from shufflenet_jax.checkpoint import _digests
-
     shrunk = [argument for argument in SHRUNK if "epochs" not in argument]
     directories = [tmp_path / "whole", tmp_path / "killed"]
     for directory in directories:
@@ -198,7 +196,9 @@ def test_kill_and_resume_is_bitwise_equal(tmp_path):
     assert last_step(whole) == runs[0].result["step"]
     same = {"status", "step", "top1_error", "top5_error", "loss", "examples"}
     assert {k: runs[0].result[k] for k in same} == {k: runs[1].result[k] for k in same}
-    assert _digests(whole / "checkpoints" / "sha256").keys() == _digests(seals).keys()
+    # A killed process may have left a hidden file, which nothing reads.
+    kept, expected = (set(d.glob("*.json")) for d in (seals, whole / "checkpoints" / "sha256"))
+    assert {path.name for path in kept} == {path.name for path in expected}
 
 
 def folder(path, *, train=("cat", "dog"), val=("cat", "dog"), images=2):
