@@ -13,19 +13,22 @@ from experiments.sweep import manifest
 CLASSES = {"tiny_imagenet": 200, "imagenet_resized": 1000}
 
 
-def stand_in(name, size):
+def stand_in(dataset, size):
     """A builder with the name, features and splits of the real one, and 96 + 32 images."""
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class StandIn(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = dataset
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = (
-            [tfds.core.BuilderConfig(name=f"{size}x{size}")] if name == "imagenet_resized" else []
+            [tfds.core.BuilderConfig(name=f"{size}x{size}")]
+            if dataset == "imagenet_resized"
+            else []
         )
 
         def _info(self):
-            encoding = "jpeg" if name == "tiny_imagenet" else "png"
+            encoding = "jpeg" if dataset == "tiny_imagenet" else "png"
             image = tfds.features.Image(shape=(size, size, 3), encoding_format=encoding)
-            label = tfds.features.ClassLabel(num_classes=CLASSES[name])
+            label = tfds.features.ClassLabel(num_classes=CLASSES[dataset])
             features = tfds.features.FeaturesDict({"image": image, "label": label})
             return tfds.core.DatasetInfo(builder=self, features=features)
 
@@ -37,12 +40,13 @@ def stand_in(name, size):
             for index in range(count):
                 pixels = random.integers(0, 256, (size, size, 3)).astype(np.uint8)
                 stream = io.BytesIO()
-                Image.fromarray(pixels).save(stream, "JPEG" if name == "tiny_imagenet" else "PNG")
+                Image.fromarray(pixels).save(
+                    stream, "JPEG" if dataset == "tiny_imagenet" else "PNG"
+                )
                 stream.seek(0)
-                yield index, {"image": stream, "label": int(random.integers(CLASSES[name]))}
+                yield index, {"image": stream, "label": int(random.integers(CLASSES[dataset]))}
 
-    Builder.name = name
-    return Builder
+    return StandIn
 
 
 @pytest.mark.slow

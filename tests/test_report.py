@@ -48,7 +48,7 @@ def test_of_one_seed_the_interval_is_over_the_images_that_both_were_asked(tmp_pa
     half = half_width_of_images(one[kept], other[kept])
     text = table.as_markdown(sweep)
     assert row(text, "ShuffleNet 0.25x (g=8)")[-1] == f"+10.00 ± {half:.2f} [3.8]"
-    assert "over test images, which says nothing of other seeds" in text
+    assert "that of one seed is over test images" in text
     assert "by itself" not in text
 
 

@@ -125,13 +125,16 @@ def contrasts(claims: Sequence[Claim], errors: Mapping[str, Mapping[int, float]]
         by_name = {name: weight for term, weight in contrast.items() for name in names_of(term)}
         if len(by_name) != len(contrast) or not by_name.keys() <= arrays.keys():
             continue
-        sums = sum(weight * arrays[name] for name, weight in by_name.items())
+        sums = np.sum([weight * arrays[name] for name, weight in by_name.items()], axis=0)
         sums = sums[~np.isnan(sums)]
         if len(sums) >= LEAST_SEEDS and by_name not in [each for each, _ in found]:
             found.append((by_name, sums))
     if not found:
         return []
-    sides = [min(_p_of_sum(each, arrays), _p_of_sum(_negated(each), arrays)) for each, _ in found]
+    sides = [
+        min(_p_of_sum(signed, arrays) for signed in (each, {n: -w for n, w in each.items()}))
+        for each, _ in found
+    ]
     corrected = _holm([np.minimum(1.0, 2 * side) for side in sides])
     return [
         Judged(
@@ -146,7 +149,7 @@ def contrasts(claims: Sequence[Claim], errors: Mapping[str, Mapping[int, float]]
     ]
 
 
-def half_width(values: Sequence[float]) -> float | None:
+def half_width(values: Sequence[float] | np.ndarray) -> float | None:
     """Half of the interval of 95% of a mean, by Student's distribution; None of fewer than two."""
     if len(values) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The contrasts of a table's claims as a figure: in the end beside the paper's, and over training."""
+"""What claims are made of, as a figure: in the end beside the paper's, and over training."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
 from experiments.report import markdown
 from experiments.report.claims import (
     Difference,
@@ -104,8 +102,10 @@ def _caption(sweep: Sweep, report: Mapping[str, Any], n: str) -> str:
     paper = "; in brackets the paper's, on ImageNet" if _has_paper(report["cells"]) else ""
     paired = ""
     if sweep.difference:
-        over = "over test images, which says nothing of other seeds" if n == "1" else "over seeds"
-        paired = f" Differences are paired by seed, ± half of their interval of 95% {over}."
+        paired = (
+            " Differences are paired by seed, ± half of their interval of 95%; that of one seed is "
+            "over test images, and says nothing of other seeds."
+        )
     return f"{', '.join(said)}{paper}.{paired}"
 
 
@@ -244,24 +244,23 @@ def _difference(sweep: Sweep, minuend: dict | None, subtrahend: dict | None) -> 
     ours = Difference.of(_by_seed(minuend), _by_seed(subtrahend))
     if ours is None:
         return paper or "-"
-    half_width = ours.half_width
-    if half_width is None:
-        names = (each["name"] for each in (minuend, subtrahend))
-        half_width = _half_width_of_images(sweep, *names, ours.seeds[0])
-    interval = "" if half_width is None else f" ± {half_width:.2f}"
+    half = ours.half_width
+    if half is None:
+        half = _half_width_of_images(sweep, minuend["name"], subtrahend["name"], *ours.seeds)
+    interval = "" if half is None else f" ± {half:.2f}"
     return f"{ours.mean:+.2f}{interval} {paper}".rstrip()
 
 
 def _half_width_of_images(sweep: Sweep, minuend: str, subtrahend: str, seed: int) -> float | None:
     """Of the difference of two runs; None if one has left no predictions."""
-    left = [
+    one, other = (
         read_predictions(sweep.run(sweep.cell(name), seed).directory)
         for name in (minuend, subtrahend)
-    ]
-    if any(each is None for each in left):
+    )
+    if one is None or other is None:
         return None
-    asked = np.all([each["predicted"] != NOT_ASKED for each in left], axis=0)
-    return half_width_of_images(*(each["right"][asked] for each in left))
+    asked = (one["predicted"] != NOT_ASKED) & (other["predicted"] != NOT_ASKED)
+    return half_width_of_images(one["right"][asked], other["right"][asked])
 
 
 def _provenance(sweep: Sweep) -> str:
