@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commands.run: ("config", "sweep"),
             commands.report: ("config", "sweep"),
             commands.cell: ("config",),
+            commands.bench: ("config",),
         }
         given = _keys(rest, takes.get(options.command, ()))
         options.assignments, options.axes = given["config"], given["sweep"]
@@ -137,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="report what is recorded there, without a sweep; takes --config.KEY=VALUE as `run`",
     )
+    report.add_argument(
+        "--plot", type=Path, metavar="FILE", help="plot what claims are made of, also over training"
+    )
     report.add_argument("--budget", default="digits", help="with --records: as of `run`")
     add_networks(report)
     report.add_argument("--format", choices=("md", "csv", "json"), default="md")
@@ -167,10 +171,24 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--against", metavar="COMMIT", help="with --sweep: a table by the code of a commit in turns"
     )
+    bench.add_argument(
+        "--learning",
+        nargs="?",
+        const="digits",
+        metavar="BUDGET",
+        help="learning curves beside PyTorch's, and only those; takes --config.KEY=VALUE as `run`",
+    )
     bench.add_argument("--plot", type=Path, metavar="FILE", help="plot how time grows")
 
     prepare = add("prepare", commands.prepare, "download and prepare a TFDS data set, once")
     prepare.add_argument("name", metavar="NAME", help="as cifar10 or imagenette/320px-v2")
+    prepare.add_argument(
+        "archive",
+        nargs="?",
+        type=Path,
+        metavar="PATH.zip",
+        help="what tiny_imagenet is made of: tiny-imagenet-200.zip",
+    )
     prepare.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
 
     cell = add("cell", commands.cell, "train one run in this process; `run` starts these")

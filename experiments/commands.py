@@ -5,6 +5,7 @@ They import what they need when they run, so that a mistake is answered at once.
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import signal
 import sys
@@ -236,19 +237,30 @@ def stop(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep, or of what is recorded of an experiment."""
-    from experiments.report.table import FORMATS
     from experiments.sweep import manifest
 
+    if options.plot and not importlib.util.find_spec("matplotlib"):
+        raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
     if (options.workdir is None) == (options.records is None):
         raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
     if options.workdir is not None:
         if options.name is not None:
             raise InputError("the experiment of --workdir is known: leave the name out")
-        print(FORMATS[options.format](manifest.open_sweep(options.workdir)))
+        _report(options, manifest.open_sweep(options.workdir))
         return 0
     with tempfile.TemporaryDirectory() as directory:
-        print(FORMATS[options.format](_recalled(options, Path(directory))))
+        _report(options, _recalled(options, Path(directory)))
     return 0
+
+
+def _report(options: argparse.Namespace, sweep: "Sweep") -> None:
+    from experiments.report.table import FORMATS
+
+    print(FORMATS[options.format](sweep))
+    if options.plot:
+        from experiments.report import plot
+
+        plot.save(sweep, options.plot)
 
 
 def _recalled(options: argparse.Namespace, directory: Path) -> "Sweep":
@@ -286,9 +298,9 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Prepares a data set of TFDS."""
+    """Prepares a data set of TFDS, or Tiny ImageNet."""
     from shufflenet_jax import data
 
-    data.prepare(options.name, options.data_dir)
+    data.prepare(options.name, options.data_dir, options.archive)
     print(f"{options.name} is prepared")
     return 0

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from shufflenet_jax.data import Batch
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
-from shufflenet_jax.predictions import NOT_ASKED, Predictions
+from shufflenet_jax.predictions import NOT_ASKED, PREDICTION, Predictions
 from shufflenet_jax.train import State
 
 
@@ -56,13 +56,15 @@ class Answers:
         )
 
     def predictions(self, examples: int) -> Predictions:
-        """The class of each image, `NOT_ASKED` of those that could not be read.
+        """What is said of each image; `NOT_ASKED` of those that could not be read.
 
         Args:
           examples: How many there are in the split.
         """
-        asked = np.where(self.counts, self.prediction, NOT_ASKED)
-        return asked[:examples].astype(np.int16)
+        made = np.empty(examples, PREDICTION)
+        made["predicted"] = np.where(self.counts, self.prediction, NOT_ASKED)[:examples]
+        made["right"] = np.asarray(self.top1 & self.counts)[:examples]
+        return made
 
 
 def make_evaluate(

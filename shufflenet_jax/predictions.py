@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from shufflenet_jax.files import write_atomically
 
@@ -13,8 +12,11 @@ NOT_ASKED = -1
 
 _FILE = "predictions.npy"
 
-Predictions = Int[np.ndarray, " n"]
-"""Classes, or `NOT_ASKED`, in the order of the split."""
+Predictions = np.ndarray
+"""Of shape (n,) and `PREDICTION`, in the order of the split."""
+
+PREDICTION = np.dtype([("predicted", "<i2"), ("right", "?")])
+"""A class, or `NOT_ASKED`, and whether it is the image's."""
 
 
 def write_predictions(directory: Path, predictions: Predictions) -> None:

@@ -57,9 +57,45 @@ def test_an_interval_is_that_of_the_paired_differences():
     low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert found.mean == pytest.approx((low + high) / 2)
     assert found.half_width == pytest.approx((high - low) / 2)
-    assert found.seeds == 5
-    assert Difference.of({0: 2.0, 1: 5.0}, {0: 1.5}) == Difference(0.5, None, 1)
+    assert found.seeds == (0, 1, 2, 3, 4)
+    assert Difference.of({0: 2.0, 1: 5.0}, {0: 1.5}) == Difference(0.5, None, (0,))
     assert Difference.of({0: 2.0}, {1: 1.5}) is None
+
+
+def test_an_interval_over_images_is_that_of_mcnemar():
+    """By the images that one of two networks alone is right about."""
+    a, b = np.zeros((2, 1000), bool)
+    a[:600], b[:570], b[600:640] = True, True, True  # 30 of one, 40 of the other
+    expected = 1.96 * 100 * np.sqrt(70 - 10**2 / 1000) / np.sqrt(1000 * 999)
+    assert claims.half_width_of_images(a, b) == pytest.approx(expected)
+    assert claims.half_width_of_images(a, a) == 0
+
+
+def test_contrasts_are_judged_by_themselves():
+    """As soon as they are measured, corrected for their number, whatever the whole claim is."""
+    rng = np.random.default_rng(0)
+    errors = {
+        name: dict(enumerate(rng.normal(mean, 0.3, 5)))
+        for name, mean in {"a": 30, "b": 28, "c": 30, "d": 30.05, "e": 28, "f": 30}.items()
+    }
+    pairs = [{"a": 1.0, "b": -1.0}, {"c": 1.0, "d": -1.0}, {"e": 1.0, "f": -1.0}]
+    missing, best = {"a": 1.0, "none": -1.0}, {"a": 1.0, ("b", "c"): -1.0}
+    found = claims.contrasts([Claim("All.", (*pairs, missing)), Claim("Best.", (best,))], errors)
+    assert [each.contrast for each in found] == pairs
+    assert [each.verdict for each in found] == ["holds", "undecided", "does not"]
+    for each, (one, other) in zip(found, ("ab", "cd", "ef"), strict=True):
+        values = [list(errors[name].values()) for name in (one, other)]
+        test = stats.ttest_rel(*values)
+        low, high = test.confidence_interval(0.95)
+        assert each.mean == pytest.approx((low + high) / 2)
+        assert each.half_width == pytest.approx((high - low) / 2)
+    p_values = [
+        stats.ttest_rel(*(list(errors[name].values()) for name in pair)).pvalue
+        for pair in ("ab", "cd", "ef")
+    ]
+    least, middle, most = sorted(p_values)
+    expected = {least: 3 * least, middle: max(3 * least, 2 * middle), most: most}
+    assert [each.p for each in found] == pytest.approx([expected[p] for p in p_values])
 
 
 def test_what_seeds_have_in_common_hides_no_difference():

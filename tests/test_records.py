@@ -16,11 +16,11 @@ from experiments.sweep.records import Keeper, Records
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.generation import GENERATION
 from shufflenet_jax.metrics import read_metrics, write_metrics
-from shufflenet_jax.predictions import NOT_ASKED, read_predictions, write_predictions
+from shufflenet_jax.predictions import NOT_ASKED, PREDICTION, read_predictions, write_predictions
 
 NETWORK = {"widths": [1, 2, 3, 4], "macs": 1, "macs_without_head": 1, "params": 1}
 RESULT = {"status": "done", "step": 20, "top1_error": 5.0, "network": NETWORK}
-PREDICTIONS = np.array([3, 1, NOT_ASKED, 999], np.int16)
+PREDICTIONS = np.array([(3, True), (1, False), (NOT_ASKED, False), (999, True)], PREDICTION)
 DATA = {"digits": {"name": "digits", "fingerprint": "0123", "train": 100, "test": 4, "classes": 10}}
 
 
@@ -79,7 +79,10 @@ def test_another_table_takes_what_is_recorded(tmp_path, records):
 def test_a_record_is_small_and_says_what_it_is_of(tmp_path, records):
     sweep = sweep_in(tmp_path / "one")
     run = finished(sweep)
-    write_predictions(run.directory, np.random.default_rng(0).integers(0, 10, 10_000, np.int16))
+    random = np.random.default_rng(0)
+    many = np.empty(10_000, PREDICTION)
+    many["predicted"], many["right"] = random.integers(0, 10, 10_000), random.random(10_000) < 0.7
+    write_predictions(run.directory, many)
     path = records.add(sweep, run)
     assert path.stat().st_size < 12_000
     record = json.loads(path.read_text())

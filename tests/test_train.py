@@ -262,7 +262,9 @@ def test_top_errors_by_hand():
     rank = np.argmax(order == batch.label[:, None], axis=1)
     graphdef, state = create_state(network, RECIPE.optimizer(steps=60))
     answers = make_evaluate(graphdef)(state, [batch])
-    np.testing.assert_array_equal(answers.predictions(50), order[:, 0])
+    predictions = answers.predictions(50)
+    np.testing.assert_array_equal(predictions["predicted"], order[:, 0])
+    np.testing.assert_array_equal(predictions["right"], rank == 0)
     found = answers.evaluation()
     assert found.top1_error == pytest.approx(100 * np.mean(rank > 0))
     assert found.top5_error == pytest.approx(100 * np.mean(rank > 4))
@@ -275,7 +277,7 @@ def test_images_that_do_not_count_have_no_prediction():
     answers = make_evaluate(graphdef)(state, [batch._replace(mask=mask)])
     every = make_evaluate(graphdef)(state, [batch])
     expected = every.predictions(4)
-    expected[1] = NOT_ASKED
+    expected[1] = NOT_ASKED, False
     np.testing.assert_array_equal(answers.predictions(4), expected)
     assert answers.evaluation().examples == 3
     assert answers.evaluation().loss == pytest.approx(every.loss[[0, 2, 3]].mean())
@@ -305,8 +307,9 @@ def assert_ends_as(whole, directory):
     predictions = read_predictions(directory)
     np.testing.assert_array_equal(predictions, read_predictions(expected))
     test = load("digits").test
-    wrong = [test[index]["label"] != each for index, each in enumerate(predictions)]
-    assert 100 * np.mean(wrong) == pytest.approx(evaluation.top1_error)
+    labels = [test[index]["label"] for index in range(len(test))]
+    np.testing.assert_array_equal(predictions["right"], predictions["predicted"] == labels)
+    assert 100 * (1 - predictions["right"].mean()) == pytest.approx(evaluation.top1_error)
 
 
 class Interrupted(Exception):

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from experiments.bench import (
     costs,
     input,
+    learning,
     machine,
     measure,
     seeds,
@@ -29,8 +30,9 @@ def run(options: argparse.Namespace) -> str:
     Args:
       options: json, quick, peers (names, or None for all), sections (a glob of their titles),
         threads, input (only what images cost), seeds (only the ways to train several), sweep (only
-        what the runner costs, and a whole table), against (a commit or None, for the latter), and
-        plot (a path or None).
+        what the runner costs, and a whole table), against (a commit or None, for the latter),
+        learning (a budget or None: only learning curves, with assignments to it), and plot (a path
+        or None).
 
     Raises:
       InputError: An unknown peer or section, more threads than processors, or a plot without
@@ -40,16 +42,20 @@ def run(options: argparse.Namespace) -> str:
         raise InputError("the benchmark binds processes to processors, which needs Linux")
     if options.against and not options.sweep:
         raise InputError("--against is for --sweep")
+    if options.assignments and not options.learning:
+        raise InputError("--config.KEY=VALUE is for --learning")
     if options.threads > (processors := len(os.sched_getaffinity(0))):
         raise InputError(f"{options.threads} threads, but {processors} processors")
     if options.input:
         return input.table(options.threads)
     if options.sweep:
         return sweep.table(options.against)
+    if options.learning:
+        return learning.table(options.learning, options.assignments, options.threads)
     if options.seeds:
         return seeds.table(options.threads)
     if options.plot and not importlib.util.find_spec("matplotlib"):
-        raise InputError("a plot needs matplotlib: pip install -e '.[bench]'")
+        raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
     plan = (workloads.quick if options.quick else workloads.full)(options.threads)
     plan = _only(plan, options.sections)
     chosen = choose(options.peers or plan.peers or list(PEERS))

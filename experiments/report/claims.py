@@ -90,37 +90,113 @@ def decide(
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A contrast of a claim by itself.
+
+    Attributes:
+      contrast: Cells by their names, each with its weight.
+      mean: Of the weighted sum over the seeds that all these cells have, in percentage points.
+      half_width: Of its interval of 95%.
+      seeds: How many those are.
+      p: Of the two-sided test that it is zero, corrected for all that are judged with it.
+      verdict: "holds" above zero, "does not" below, "undecided" where p is not below `LEVEL`.
+    """
+
+    contrast: dict[str, float]
+    mean: float
+    half_width: float
+    seeds: int
+    p: float
+    verdict: str
+
+
+def contrasts(claims: Sequence[Claim], errors: Mapping[str, Mapping[int, float]]) -> list[Judged]:
+    """Judges the contrasts of all claims one by one, as far as they are measured.
+
+    Of a claim with many contrasts some may be decided long before all are. They are corrected for
+    their number by Holm's procedure. A contrast of the best of several cells is left out.
+
+    Args:
+      claims, errors: As of `verdicts`.
+    """
+    arrays = aligned(errors)
+    found: list[tuple[dict[str, float], np.ndarray]] = []
+    for contrast in (each for claim in claims for each in claim.contrasts):
+        by_name = {name: weight for term, weight in contrast.items() for name in names_of(term)}
+        if len(by_name) != len(contrast) or not by_name.keys() <= arrays.keys():
+            continue
+        sums = np.sum([weight * arrays[name] for name, weight in by_name.items()], axis=0)
+        sums = sums[~np.isnan(sums)]
+        if len(sums) >= LEAST_SEEDS and by_name not in [each for each, _ in found]:
+            found.append((by_name, sums))
+    if not found:
+        return []
+    sides = [
+        min(_p_of_sum(signed, arrays) for signed in (each, {n: -w for n, w in each.items()}))
+        for each, _ in found
+    ]
+    corrected = _holm([np.minimum(1.0, 2 * side) for side in sides])
+    return [
+        Judged(
+            contrast=by_name,
+            mean=float(sums.mean()),
+            half_width=half_width(sums) or 0.0,
+            seeds=len(sums),
+            p=min(1.0, float(p)),
+            verdict="undecided" if p >= LEVEL else "holds" if sums.mean() > 0 else "does not",
+        )
+        for (by_name, sums), p in zip(found, corrected, strict=True)
+    ]
+
+
+def half_width(values: Sequence[float] | np.ndarray) -> float | None:
+    """Half of the interval of 95% of a mean, by Student's distribution; None of fewer than two."""
+    if len(values) < 2:
+        return None
+    # Here, because most reports have too few seeds for it.
+    from scipy.special import stdtrit
+
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(stdtrit(len(values) - 1, 0.975)) * error
+
+
+@dataclass(frozen=True)
 class Difference:
     """The mean of differences that are paired by seed.
 
     Attributes:
       mean: In percentage points.
       half_width: Of its interval of 95%; None with fewer than two seeds.
-      seeds: How many both cells have.
+      seeds: Those that both cells have.
     """
 
     mean: float
     half_width: float | None
-    seeds: int
+    seeds: tuple[int, ...]
 
     @classmethod
     def of(
         cls, minuend: Mapping[int, float], subtrahend: Mapping[int, float]
     ) -> "Difference | None":
         """The difference of two cells, by seed; None if they have none in common."""
-        both = sorted(minuend.keys() & subtrahend.keys())
+        both = tuple(sorted(minuend.keys() & subtrahend.keys()))
         if not both:
             return None
-        each = np.array([minuend[seed] - subtrahend[seed] for seed in both])
-        if len(both) < 2:
-            return cls(float(each.mean()), None, len(both))
-        # Here, because most reports have too few seeds for it.
-        from scipy.special import stdtrit
+        each = [minuend[seed] - subtrahend[seed] for seed in both]
+        return cls(float(np.mean(each)), half_width(each), both)
 
-        factor = float(stdtrit(len(both) - 1, 0.975))
-        return cls(
-            float(each.mean()), factor * float(each.std(ddof=1)) / len(both) ** 0.5, len(both)
-        )
+
+def half_width_of_images(minuend: np.ndarray, subtrahend: np.ndarray) -> float:
+    """Half of the interval of 95% of the difference of two networks' errors, in percentage points.
+
+    Over test images, each of which both networks were asked (as McNemar's test): those that one is
+    right about and the other is not decide. It says nothing of networks from other seeds.
+
+    Args:
+      minuend, subtrahend: Whether they are right, of shape (images,).
+    """
+    each = subtrahend.astype(float) - minuend
+    return 1.96 * 100 * float(each.std(ddof=1)) / len(each) ** 0.5
 
 
 def _p_above_zero(contrast: Contrast, errors: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -5,6 +5,7 @@ it, and a run whose files are damaged is an entry that says so.
 """
 
 import csv
+import dataclasses
 import io
 import json
 from collections import Counter
@@ -13,11 +14,18 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments.report import markdown
-from experiments.report.claims import Difference, verdicts
+from experiments.report.claims import (
+    Difference,
+    contrasts,
+    half_width,
+    half_width_of_images,
+    verdicts,
+)
 from experiments.sweep.experiment import Cell
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.predictions import NOT_ASKED, read_predictions
 
 _COUNTS = ("widths", "macs", "macs_without_head", "params")
 
@@ -27,15 +35,15 @@ def summary(sweep: Sweep) -> dict[str, Any]:
     counted = _Counts(sweep)
     cells = [_cell(sweep, cell, counted) for cell in sweep.cells]
     errors = {cell["name"]: _by_seed(cell) for cell in cells}
-    judged = verdicts(sweep.claims, errors)
     return {
         "experiment": sweep.experiment,
         "data": ", ".join(map(data.label, _data_names(sweep))),
         "cells": cells,
         "claims": [
             {"claim": claim.text, "verdict": verdict}
-            for claim, verdict in zip(sweep.claims, judged, strict=True)
+            for claim, verdict in zip(sweep.claims, verdicts(sweep.claims, errors), strict=True)
         ],
+        "contrasts": [dataclasses.asdict(each) for each in contrasts(sweep.claims, errors)],
     }
 
 
@@ -68,9 +76,10 @@ def as_markdown(sweep: Sweep) -> str:
     parts = [
         f"## {sweep.title}",
         _caption(sweep, report, n),
-        _results(cells, sweep.difference),
+        _results(sweep, cells),
         _provenance(sweep),
         _sizes(sweep, report["cells"]),
+        _unequal(report["cells"]) if _has_paper(report["cells"]) else "",
         *sweep.remarks,
     ]
     if report["claims"]:
@@ -78,6 +87,7 @@ def as_markdown(sweep: Sweep) -> str:
         parts += [
             said,
             "\n".join(f"* {each['claim']} **{_verdict(each, n)}**" for each in report["claims"]),
+            _contrasts(report["contrasts"]),
         ]
     return "\n\n".join(part for part in [*parts, sweep.caveat] if part)
 
@@ -92,7 +102,10 @@ def _caption(sweep: Sweep, report: Mapping[str, Any], n: str) -> str:
     paper = "; in brackets the paper's, on ImageNet" if _has_paper(report["cells"]) else ""
     paired = ""
     if sweep.difference:
-        paired = " Differences are paired by seed, ± half of their interval of 95%."
+        paired = (
+            " Differences are paired by seed, ± half of their interval of 95%; that of one seed is "
+            "over test images, and says nothing of other seeds."
+        )
     return f"{', '.join(said)}{paper}.{paired}"
 
 
@@ -142,6 +155,7 @@ def _cell(sweep: Sweep, cell: Cell, counted: "_Counts") -> dict[str, Any]:
         "errors_of_seeds": seeds,
         "error_mean": fmean(errors) if errors else None,
         "error_std": stdev(errors) if len(errors) > 1 else None,
+        "error_half_width": half_width(errors),
         "paper_error": cell.paper_error,
         **(dict.fromkeys(_COUNTS) | trained if trained else counted.of(cell)),
     }
@@ -193,7 +207,8 @@ class _Counts:
             return dict.fromkeys(_COUNTS)
 
 
-def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | None) -> str:
+def _results(sweep: Sweep, cells: dict[tuple[str, str], dict]) -> str:
+    difference = sweep.difference
     rows = list(dict.fromkeys(row for row, _ in cells))
     columns = list(dict.fromkeys(column for _, column in cells))
     extra = [f"{difference[0]} - {difference[1]}"] if difference else []
@@ -201,7 +216,7 @@ def _results(cells: dict[tuple[str, str], dict], difference: tuple[str, str] | N
     for row in rows:
         entries = [_entry(cells.get((row, column))) for column in columns]
         if difference:
-            entries.append(_difference(*(cells.get((row, column)) for column in difference)))
+            entries.append(_difference(sweep, *(cells.get((row, column)) for column in difference)))
         table.add_row(row, *entries)
     return markdown.render(table)
 
@@ -221,7 +236,7 @@ def _ours(cell: dict) -> str:
     return f"{cell['error_mean']:.2f}{spread}{'' if cell['status'] == 'done' else some}"
 
 
-def _difference(minuend: dict | None, subtrahend: dict | None) -> str:
+def _difference(sweep: Sweep, minuend: dict | None, subtrahend: dict | None) -> str:
     if minuend is None or subtrahend is None:
         return "-"
     papers = [each["paper_error"] for each in (minuend, subtrahend)]
@@ -229,8 +244,23 @@ def _difference(minuend: dict | None, subtrahend: dict | None) -> str:
     ours = Difference.of(_by_seed(minuend), _by_seed(subtrahend))
     if ours is None:
         return paper or "-"
-    interval = "" if ours.half_width is None else f" ± {ours.half_width:.2f}"
+    half = ours.half_width
+    if half is None:
+        half = _half_width_of_images(sweep, minuend["name"], subtrahend["name"], *ours.seeds)
+    interval = "" if half is None else f" ± {half:.2f}"
     return f"{ours.mean:+.2f}{interval} {paper}".rstrip()
+
+
+def _half_width_of_images(sweep: Sweep, minuend: str, subtrahend: str, seed: int) -> float | None:
+    """Of the difference of two runs; None if one has left no predictions."""
+    one, other = (
+        read_predictions(sweep.run(sweep.cell(name), seed).directory)
+        for name in (minuend, subtrahend)
+    )
+    if one is None or other is None:
+        return None
+    asked = (one["predicted"] != NOT_ASKED) & (other["predicted"] != NOT_ASKED)
+    return half_width_of_images(one["right"][asked], other["right"][asked])
 
 
 def _provenance(sweep: Sweep) -> str:
@@ -271,6 +301,60 @@ def _sizes(sweep: Sweep, cells: Sequence[Mapping[str, Any]]) -> str:
         widths = "/".join(map(str, cell["widths"] or ())) or "-"
         table.add_row(cell["name"], widths, *macs, f"{cell['params']:,}")
     return markdown.render(table)
+
+
+def _contrasts(judged: Sequence[Mapping[str, Any]]) -> str:
+    """What claims are made of, one by one."""
+    if not judged:
+        return ""
+    table = markdown.table("above zero, if its claim is true", "seeds", "points", "p", "by itself")
+    for each in judged:
+        table.add_row(
+            weighted(each["contrast"]),
+            str(each["seeds"]),
+            f"{each['mean']:+.2f} ± {each['half_width']:.2f}",
+            f"{each['p']:.2g}",
+            each["verdict"],
+        )
+    return (
+        f"{markdown.render(table)}\n\nPaired by seed, ± half of the interval of 95%; p is "
+        f"two-sided and corrected for all rows by Holm's procedure."
+    )
+
+
+def weighted(contrast: Mapping[str, float]) -> str:
+    """A sum of cells, as ``a - b``."""
+    said = []
+    for name, weight in sorted(contrast.items(), key=lambda each: each[1] < 0):
+        times = "" if abs(weight) == 1 else f"{abs(weight):g} "
+        said.append(f"{'-' if weight < 0 else '+'} {times}{name}")
+    return " ".join(said).removeprefix("+ ")
+
+
+_ALIKE = 1.05
+"""Most that the networks of a row may cost, as a multiple of the cheapest, to be of equal cost."""
+
+
+def _unequal(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Says in which rows the networks do not cost the same at the size that they were trained at.
+
+    The paper compares the columns of a row at equal cost, at 224x224.
+    """
+    rows: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell["macs"] is not None:
+            rows.setdefault(cell["row"], []).append(cell["macs"] / 1e6)
+    unequal = [
+        f"{row} {min(macs):.2f} to {max(macs):.2f} (+{100 * (max(macs) / min(macs) - 1):.0f}%)"
+        for row, macs in rows.items()
+        if max(macs) > _ALIKE * min(macs)
+    ]
+    if not unequal:
+        return ""
+    return (
+        "Networks of a row do not cost the same at the size that they were trained at, in millions "
+        f"of multiply-adds: {'; '.join(unequal)}."
+    )
 
 
 def _verdict(claim: dict, n: str) -> str:

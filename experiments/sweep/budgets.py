@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from experiments.sweep.configuration import arguments_of
 from experiments.sweep.identity import nested
 from experiments.sweep.settings import default_settings
-from shufflenet_jax.data import Preprocessing
+from shufflenet_jax.data import MEMORY_GB, Preprocessing
 from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.intervals import Intervals
 from shufflenet_jax.models.skeleton import IMAGENET_STEM, Stem
@@ -29,6 +29,7 @@ class Budget:
       recipe: How they are trained.
       intervals: How often a run logs, evaluates and saves.
       verdict: What a table made with it can and cannot say.
+      memory_gb: Most that its images may take on each device, decoded.
     """
 
     data: str
@@ -36,14 +37,22 @@ class Budget:
     recipe: Recipe
     intervals: Intervals
     verdict: str
+    memory_gb: float = MEMORY_GB
 
 
 _SMALL_IMAGES = Preprocessing(image_size=32, crop="shift", color=0.0, lighting=0.0, eval_resize=1.0)
 
+_NO_POOL = Stem(stride=2, max_pool=False)
+
+# As long as in arXiv 1707.08819, which introduced these images.
+_ALL_OF_IMAGENET = Recipe(
+    epochs=40, batch_size=256, learning_rate=0.25, preprocessing=_SMALL_IMAGES
+)
+
 BUDGETS = {
     "digits": Budget(
         data="digits",
-        stem=Stem(stride=2, max_pool=False),
+        stem=_NO_POOL,
         recipe=Recipe(
             epochs=10,
             batch_size=32,
@@ -57,10 +66,41 @@ BUDGETS = {
         data="cifar10",
         # Of stride 2, so that maps are 16, 8, 4 and 2 wide: what is compared are the 1x1
         # convolutions, and on larger maps a run takes four times as long.
-        stem=Stem(stride=2, max_pool=False),
+        stem=_NO_POOL,
         recipe=Recipe(epochs=20, batch_size=64, learning_rate=0.1, preprocessing=_SMALL_IMAGES),
         intervals=Intervals(log=100, evaluate=2, checkpoint=1),
         verdict="CIFAR-10 at a reduced budget shows tendencies, not the paper's claims.",
+    ),
+    "tiny_imagenet": Budget(
+        data="tiny_imagenet",
+        # With its pool, so that maps are as wide as those of CIFAR-10.
+        stem=IMAGENET_STEM,
+        recipe=Recipe(
+            epochs=20,
+            batch_size=64,
+            learning_rate=0.1,
+            preprocessing=dataclasses.replace(_SMALL_IMAGES, image_size=64),
+        ),
+        intervals=Intervals(log=100, evaluate=2, checkpoint=1),
+        verdict="Small images of 200 classes of ImageNet show tendencies, not the paper's claims.",
+        memory_gb=2.0,
+    ),
+    "imagenet32": Budget(
+        data="imagenet_resized/32x32",
+        stem=_NO_POOL,
+        recipe=_ALL_OF_IMAGENET,
+        intervals=Intervals(log=100, evaluate=4, checkpoint=1),
+        verdict="All of ImageNet, but small images: tendencies, not the paper's claims.",
+        memory_gb=5.0,
+    ),
+    "imagenet64": Budget(
+        data="imagenet_resized/64x64",
+        stem=IMAGENET_STEM,
+        recipe=dataclasses.replace(
+            _ALL_OF_IMAGENET, preprocessing=dataclasses.replace(_SMALL_IMAGES, image_size=64)
+        ),
+        intervals=Intervals(log=100, evaluate=4, checkpoint=1),
+        verdict="All of ImageNet, but small images: tendencies, not the paper's claims.",
     ),
     "imagenette": Budget(
         data="imagenette/320px-v2",
@@ -106,7 +146,7 @@ def budget(name: str) -> ConfigDict:
                 **arguments_of("shufflenet"),
                 "stem": dataclasses.asdict(chosen.stem),
             },
-            "data": {"name": chosen.data, **rest.pop("data")},
+            "data": {"name": chosen.data, **rest.pop("data"), "memory_gb": chosen.memory_gb},
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
             **rest,

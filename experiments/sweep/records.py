@@ -13,7 +13,8 @@ DIR/NETWORK-IDENTITY-seedN.json
     seed
     result       how the run ended, as `experiments.sweep.run.Run` has it
     curve        its rows of metrics: every evaluation, and the row of training before it
-    predictions  the class of each test image: 16-bit integers, by zlib and base64
+    predictions  of each test image its class, as 16-bit integers, and whether it is the right one,
+                 as bits; both by zlib and base64
     attempts     what is known of each process that trained it
     checksum     of all else
 """
@@ -41,7 +42,12 @@ from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.generation import GENERATION
 from shufflenet_jax.metrics import Row, read_metrics, write_metrics
-from shufflenet_jax.predictions import Predictions, read_predictions, write_predictions
+from shufflenet_jax.predictions import (
+    PREDICTION,
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 
 SCHEMA = 1
 
@@ -291,9 +297,25 @@ def _public(attempt: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in attempt.items() if key not in ("host", "diff")}
 
 
-def _packed(predictions: Predictions) -> str:
-    return base64.b64encode(zlib.compress(predictions.astype("<i2").tobytes(), 9)).decode()
+def _packed(predictions: Predictions) -> dict[str, str]:
+    return {
+        "predicted": _text(predictions["predicted"].tobytes()),
+        "right": _text(np.packbits(predictions["right"]).tobytes()),
+    }
 
 
-def _unpacked(packed: str) -> Predictions:
-    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<i2")
+def _unpacked(packed: Mapping[str, str]) -> Predictions:
+    predicted = np.frombuffer(_bytes(packed["predicted"]), PREDICTION["predicted"])
+    made = np.empty(len(predicted), PREDICTION)
+    made["predicted"] = predicted
+    bits = np.frombuffer(_bytes(packed["right"]), np.uint8)
+    made["right"] = np.unpackbits(bits, count=len(predicted))
+    return made
+
+
+def _text(contents: bytes) -> str:
+    return base64.b64encode(zlib.compress(contents, 9)).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

@@ -7,17 +7,24 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shufflenet_jax.data.dataset import Dataset, Found, Identity, shown
 from shufflenet_jax.data.folder import find_folder
 from shufflenet_jax.data.prepared import FILE_FORMAT, NotPrepared, find_prepared, read_prepared
 from shufflenet_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
 # What scikit-learn ships never changes, so the digits are known before they are prepared. The
 # fingerprint is of the intensities and then the labels, as bytes, by sha256.
 _DIGITS = Identity(
     name="digits", version="1.0.0", fingerprint="87ff0c9e40dc7e2c", train=1348, test=449, classes=10
 )
+
+
+_TINY_IMAGENET = "tiny_imagenet"
 
 
 def find(name: str, data_dir: Path | None = None, known: Path | None = None) -> Found:
@@ -74,20 +81,30 @@ def label(name: str) -> str:
     return f"folder:{shown(Path(path).name)}" if kind == "folder" else name
 
 
-def prepare(name: str, data_dir: Path | None = None) -> None:
+def prepare(name: str, data_dir: Path | None = None, archive: Path | None = None) -> None:
     """Prepares a data set as array_record, so that ``find`` finds it. Does nothing where it is.
 
     A stock TFDS data set is downloaded by TFDS's own code, which needs TensorFlow.
+
+    Args:
+      name: As of ``find``, or "tiny_imagenet".
+      data_dir: As of ``find``.
+      archive: What Tiny ImageNet is made of, ``tiny-imagenet-200.zip``.
 
     Raises:
       InputError: TensorFlow is missing, there is no such data set, it has to be downloaded by
         hand first, or it is there already but of no use.
     """
+    if archive is not None and name != _TINY_IMAGENET:
+        raise InputError(f"{name} is not made of an archive: leave {archive} out")
     if name == "digits" or name.startswith("folder:"):
         load(name, data_dir)
         return
     with contextlib.suppress(NotPrepared):
         find(name, data_dir)
+        return
+    if name == _TINY_IMAGENET:
+        _prepare_tiny_imagenet(archive, _data_dir(data_dir))
         return
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(f"preparing {name} needs TensorFlow once: run pip install -e '.[prepare]'")
@@ -111,6 +128,33 @@ def prepare(name: str, data_dir: Path | None = None) -> None:
     find(name, data_dir)
 
 
+def _write(builder: "DatasetBuilder") -> None:
+    """Prepares what needs no download."""
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    # What TFDS reports on stdout, a download, is none here.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(file_format=FILE_FORMAT)
+
+
+def _prepare_tiny_imagenet(archive: Path | None, data_dir: Path) -> None:
+    from shufflenet_jax.data.tiny_imagenet import SOURCE, TinyImagenet
+
+    if archive is None:
+        raise InputError(
+            f"{_TINY_IMAGENET} is made of an archive: download {SOURCE} and run "
+            f"python -m experiments prepare {_TINY_IMAGENET} tiny-imagenet-200.zip"
+        )
+    builder = TinyImagenet(_absolute(archive), data_dir=data_dir)
+    try:
+        _write(builder)
+    except OSError as error:
+        raise InputError(f"{_TINY_IMAGENET} cannot be prepared in {data_dir}: {error}") from error
+    find(_TINY_IMAGENET, data_dir)
+
+
 @dataclass(frozen=True)
 class _FoundDigits(Found):
     """The digits, which need not be prepared yet."""
@@ -118,17 +162,11 @@ class _FoundDigits(Found):
     data_dir: Path
 
     def open(self) -> Dataset:
-        import tensorflow_datasets as tfds
-
         from shufflenet_jax.data.digits import Digits
 
         builder = Digits(data_dir=self.data_dir)
-        if not sys.stderr.isatty():
-            tfds.disable_progress_bar()
         try:
-            # What TFDS reports on stdout, a download, is none here.
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare(file_format=FILE_FORMAT)
+            _write(builder)
         except OSError as error:
             # TFDS renames a finished directory into place, which fails for the second of two
             # processes; what the first one prepared is the same.

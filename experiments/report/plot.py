@@ -1,0 +1,117 @@
+"""What claims are made of, as a figure: in the end beside the paper's, and over training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from experiments.report.claims import Judged, half_width
+from experiments.report.table import summary, weighted
+from experiments.sweep.workdir import Sweep
+from shufflenet_jax.errors import InputError
+from shufflenet_jax.metrics import read_metrics
+
+
+def save(sweep: Sweep, path: Path) -> None:
+    """Draws the contrasts that are measured, with intervals of 95% over seeds.
+
+    Args:
+      sweep: Whose claims they are of.
+      path: Where to; the ending says the format.
+
+    Raises:
+      InputError: There are none; or the file cannot be written, or is of an unknown format.
+    """
+    contrasts = [Judged(**each) for each in summary(sweep)["contrasts"]]
+    if not contrasts:
+        raise InputError("nothing to plot: no contrast of a claim has been trained with 3 seeds")
+    height = 1.2 + 0.4 * max(4, len(contrasts))
+    figure, (ends, curves) = pyplot.subplots(1, 2, figsize=(11, height), layout="constrained")
+    _draw_ends(ends, sweep, contrasts)
+    for contrast in contrasts:
+        _draw_curve(curves, sweep, contrast)
+    curves.axhline(0, color="black", linewidth=0.8)
+    curves.set(xlabel="epoch", ylabel="points of top-1 error")
+    curves.grid(alpha=0.3)
+    curves.legend(fontsize="small")
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # the latter of an unknown format
+        raise InputError(f"cannot plot to {path}: {error}") from error
+    finally:
+        pyplot.close(figure)
+
+
+def _draw_ends(panel: Axes, sweep: Sweep, contrasts: list[Judged]) -> None:
+    """Ours with its interval, and the paper's."""
+    papers = {cell.name: cell.paper_error for cell in sweep.cells}
+    places = np.arange(len(contrasts))[::-1]
+    panel.errorbar(
+        [each.mean for each in contrasts],
+        places,
+        xerr=[each.half_width for each in contrasts],
+        fmt="o",
+        capsize=3,
+        label="ours, with its interval of 95%",
+    )
+    paper = [_weigh(papers, each.contrast) for each in contrasts]
+    if any(value is not None for value in paper):
+        shown = [(value, place) for value, place in zip(paper, places, strict=True) if value]
+        panel.plot(*zip(*shown, strict=True), "D", fillstyle="none", label="the paper's, ImageNet")
+    panel.axvline(0, color="black", linewidth=0.8)
+    panel.set_yticks(places, [weighted(each.contrast) for each in contrasts])
+    panel.set(xlabel="points of top-1 error", ylim=(-0.8, len(contrasts) - 0.2))
+    panel.grid(axis="x", alpha=0.3)
+    panel.legend(fontsize="small")
+
+
+def _weigh(values: Mapping[str, float | None], contrast: Mapping[str, float]) -> float | None:
+    """The weighted sum; None if a value is missing."""
+    terms = [(values[name], weight) for name, weight in contrast.items()]
+    if any(value is None for value, _ in terms):
+        return None
+    return sum(value * weight for value, weight in terms if value is not None)
+
+
+def _draw_curve(panel: Axes, sweep: Sweep, judged: Judged) -> None:
+    """The mean over seeds after each evaluation, with its interval."""
+    of_cells = {name: _curves(sweep, name) for name in judged.contrast}
+    seeds = set.intersection(*(set(curves) for curves in of_cells.values()))
+    epochs = sorted(
+        set.intersection(*(set(curves[seed]) for curves in of_cells.values() for seed in seeds))
+    )
+    sums = np.array(
+        [
+            [
+                sum(
+                    weight * of_cells[name][seed][epoch] for name, weight in judged.contrast.items()
+                )
+                for epoch in epochs
+            ]
+            for seed in sorted(seeds)
+        ]
+    )
+    mean = sums.mean(axis=0)
+    half = np.array([half_width(column) for column in sums.T])
+    (line,) = panel.plot(epochs, mean, marker=".", label=weighted(judged.contrast))
+    panel.fill_between(epochs, mean - half, mean + half, color=line.get_color(), alpha=0.15)
+
+
+def _curves(sweep: Sweep, name: str) -> dict[int, dict[float, float]]:
+    """Of each seed of a cell that is done, the test error after each epoch that has one."""
+    found = {}
+    cell = sweep.cell(name)
+    epochs = sweep.entries[name].values["recipe.epochs"]
+    for run in sweep.runs_of(cell):
+        if (result := run.result) is not None and result["status"] == "done":
+            rows = [row for row in read_metrics(run.directory) if row["split"] == "test"]
+            found[run.seed] = {
+                round(epochs * row["step"] / result["step"], 2): row["top1_error"] for row in rows
+            }
+    return found
