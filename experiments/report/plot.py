@@ -1,4 +1,4 @@
-"""What claims are made of, as a figure: in the end beside the paper's, and over training."""
+"""Figures of what was trained: the contrasts of claims, and what flows between groups."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,10 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.report.claims import Judged, half_width
+from experiments.report.flow import Flows
 from experiments.report.table import summary, weighted
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax.errors import InputError
@@ -40,12 +42,7 @@ def save(sweep: Sweep, path: Path) -> None:
     curves.set(xlabel="epoch", ylabel="points of top-1 error")
     curves.grid(alpha=0.3)
     curves.legend(fontsize="small")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # the latter of an unknown format
-        raise InputError(f"cannot plot to {path}: {error}") from error
-    finally:
-        pyplot.close(figure)
+    _write(figure, path)
 
 
 def _draw_ends(panel: Axes, sweep: Sweep, contrasts: list[Judged]) -> None:
@@ -115,3 +112,39 @@ def _curves(sweep: Sweep, name: str) -> dict[int, dict[float, float]]:
                 round(epochs * row["step"] / result["step"], 2): row["top1_error"] for row in rows
             }
     return found
+
+
+def save_flow(by_cell: Mapping[str, list[Flows]], path: Path) -> None:
+    """Draws which groups depend on which, by gradient: a matrix a stage and network.
+
+    Args:
+      by_cell: As `experiments.report.flow.of_sweep` measures it; the mean over seeds is drawn.
+      path: Where to; the ending says the format.
+
+    Raises:
+      InputError: The file cannot be written, or is of an unknown format.
+    """
+    stages = list(next(iter(by_cell.values()))[0])
+    size = (2.4 * len(by_cell) + 1, 2.4 * len(stages))
+    figure, panels = pyplot.subplots(
+        len(stages), len(by_cell), figsize=size, squeeze=False, layout="constrained"
+    )
+    for column, (name, flows) in zip(panels.T, by_cell.items(), strict=True):
+        for panel, stage in zip(column, stages, strict=True):
+            shares = np.mean([each[stage].gradient for each in flows], axis=0)
+            image = panel.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+            panel.set(
+                xticks=[], yticks=[], title=f"{name}\n{stage}" if stage == stages[0] else stage
+            )
+    panels[-1][0].set(xlabel="group of inputs", ylabel="group of outputs")
+    figure.colorbar(image, ax=panels, label="share of squared derivatives", shrink=0.6)
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # the latter of an unknown format
+        raise InputError(f"cannot plot to {path}: {error}") from error
+    finally:
+        pyplot.close(figure)
