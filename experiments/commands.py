@@ -239,8 +239,7 @@ def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep, or of what is recorded of an experiment."""
     from experiments.sweep import manifest
 
-    if options.plot and not importlib.util.find_spec("matplotlib"):
-        raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
+    _check_plot(options)
     if (options.workdir is None) == (options.records is None):
         raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
     if options.workdir is not None:
@@ -251,6 +250,26 @@ def report(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as directory:
         _report(options, _recalled(options, Path(directory)))
     return 0
+
+
+def flow(options: argparse.Namespace) -> int:
+    """Prints what flows between groups in the trained networks of a sweep."""
+    from experiments.report import flow
+    from experiments.sweep import manifest
+
+    _check_plot(options)
+    found = flow.of_sweep(manifest.open_sweep(options.workdir))
+    print(flow.table(found))
+    if options.plot:
+        from experiments.report import plot
+
+        plot.save_flow(found, options.plot)
+    return 0
+
+
+def _check_plot(options: argparse.Namespace) -> None:
+    if options.plot and not importlib.util.find_spec("matplotlib"):
+        raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
 
 
 def _report(options: argparse.Namespace, sweep: "Sweep") -> None:

@@ -1,13 +1,23 @@
 """Which groups of channels a unit's output depends on, by structure and by gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.report import flow as trained
 from experiments.tables import flow
-from shufflenet_jax import ShuffleUnit, channel_shuffle, no_shuffle
+from shufflenet_jax import (
+    InputError,
+    Network,
+    ShuffleUnit,
+    Stem,
+    channel_shuffle,
+    no_shuffle,
+)
 from shufflenet_jax.initialisation import initialise
 
 
@@ -38,3 +48,69 @@ def test_every_group_is_reached_with_shuffle_and_only_its_own_without():
 def test_the_table_has_a_row_for_each_network():
     lines = flow.table().splitlines()
     assert len([line for line in lines if "x g=" in line]) == 12
+
+
+def network(groups, mix, repeats=(2, 1, 2)):
+    """Small, and started with no branch at zero."""
+    made = Network(
+        partial(ShuffleUnit, groups=groups, mix=mix),
+        channels=(24, 48, 96),
+        repeats=repeats,
+        conv1_channels=12,
+        num_classes=5,
+        stem=Stem(stride=1, max_pool=False),
+        rngs=nnx.Rngs(0),
+    )
+    initialise(made, "he", nnx.Rngs(1))
+    return made
+
+
+IMAGES = jax.random.normal(jax.random.key(2), (6, 8, 8, 3))
+LABELS = np.arange(6) % 5
+
+
+def test_what_flows_is_what_all_derivatives_say():
+    made = network(3, channel_shuffle)
+    flows = trained.of_network(made, IMAGES, LABELS)
+    assert flows.keys() == {"stage2", "stage4"}  # stage 3 has no unit of stride 1
+    first, second = made.stages[0]
+    x = first(made.features(IMAGES)["stem"])
+    jacobian = jax.jit(jax.jacrev(lambda x: second(x)))(x)  # images, places and channels, twice
+    squares = np.square(np.asarray(jacobian)).sum((0, 1, 2, 4, 5, 6)).reshape(3, 8, 3, 8)
+    expected = squares.sum((1, 3))
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(flows["stage2"].gradient, expected, atol=0.06)
+    assert 0.1 < trained.from_others(flows["stage2"].gradient) < 0.67
+
+
+def test_without_a_group_is_with_its_mean_instead():
+    made = network(2, channel_shuffle, repeats=(1, 1, 2))
+    found = trained.of_network(made, IMAGES, LABELS)["stage4"]
+    first, second = made.stages[2]
+    x = first(made.features(IMAGES)["stage3"])
+    y = second(x)
+
+    def error(maps):
+        return 100 * np.mean(np.asarray(made.classifier(maps.mean((1, 2)))).argmax(-1) != LABELS)
+
+    changes = np.empty((2, 2))
+    for group, channels in enumerate((slice(0, 48), slice(48, 96))):
+        other = second(x.at[..., channels].set(x[..., channels].mean((0, 1, 2))))
+        changes[:, group] = np.square(np.asarray(other - y)).reshape(-1, 2, 48).sum((0, 2))
+        assert found.lost[group] == pytest.approx(error(other) - error(y), abs=1e-4)
+    expected = changes / changes.sum(1, keepdims=True)
+    np.testing.assert_allclose(found.ablation, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_without_shuffle_nothing_flows(groups):
+    for found in trained.of_network(network(groups, no_shuffle), IMAGES, LABELS).values():
+        np.testing.assert_array_equal(found.gradient, np.eye(groups))
+        np.testing.assert_array_equal(found.ablation, np.eye(groups))
+        assert trained.from_others(found.gradient) == 0
+
+
+def test_only_networks_with_groups_have_flows():
+    for other in (network(1, channel_shuffle), nnx.Linear(2, 3, rngs=nnx.Rngs(0))):
+        with pytest.raises(InputError, match="groups of channels are those of a ShuffleNet"):
+            trained.of_network(other, IMAGES, LABELS)

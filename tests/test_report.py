@@ -119,7 +119,7 @@ def test_a_plot_shows_contrasts_beside_the_papers_and_over_training(tmp_path, mo
     assert f"{NOT} - {SHUFFLED}" in path.read_text()
     (figure,) = drawn
     ends, curves = figure.axes
-    (ours,) = ends.containers
+    ours, *_ = ends.containers
     assert ours.lines[0].get_xdata() == pytest.approx([2.0])
     paper = next(line for line in ends.lines if line.get_label() == "the paper's, ImageNet")
     assert paper.get_xdata() == pytest.approx([3.8])

@@ -1,4 +1,4 @@
-"""What claims are made of, as a figure: in the end beside the paper's, and over training."""
+"""Figures of what was trained: the contrasts of claims, and what flows between groups."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,10 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.report.claims import Judged, half_width
+from experiments.report.flow import Flows
 from experiments.report.table import summary, weighted
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax.errors import InputError
@@ -34,41 +36,33 @@ def save(sweep: Sweep, path: Path) -> None:
     height = 1.2 + 0.4 * max(4, len(contrasts))
     figure, (ends, curves) = pyplot.subplots(1, 2, figsize=(11, height), layout="constrained")
     _draw_ends(ends, sweep, contrasts)
-    for contrast in contrasts:
-        _draw_curve(curves, sweep, contrast)
+    for number, contrast in enumerate(contrasts):
+        _draw_curve(curves, sweep, contrast, f"C{number}")
     curves.axhline(0, color="black", linewidth=0.8)
     curves.set(xlabel="epoch", ylabel="points of top-1 error")
     curves.grid(alpha=0.3)
-    curves.legend(fontsize="small")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # the latter of an unknown format
-        raise InputError(f"cannot plot to {path}: {error}") from error
-    finally:
-        pyplot.close(figure)
+    _write(figure, path)
 
 
 def _draw_ends(panel: Axes, sweep: Sweep, contrasts: list[Judged]) -> None:
-    """Ours with its interval, and the paper's."""
+    """Ours with its interval, and the paper's; the colours are also those of the curves."""
     papers = {cell.name: cell.paper_error for cell in sweep.cells}
     places = np.arange(len(contrasts))[::-1]
-    panel.errorbar(
-        [each.mean for each in contrasts],
-        places,
-        xerr=[each.half_width for each in contrasts],
-        fmt="o",
-        capsize=3,
-        label="ours, with its interval of 95%",
-    )
+    for number, (each, place) in enumerate(zip(contrasts, places, strict=True)):
+        label = None if number else "ours, with its interval of 95%"
+        color = f"C{number}"  # as that of its curve
+        panel.errorbar(
+            each.mean, place, xerr=each.half_width, fmt="o", capsize=3, color=color, label=label
+        )
     paper = [_weigh(papers, each.contrast) for each in contrasts]
     if any(value is not None for value in paper):
         shown = [(value, place) for value, place in zip(paper, places, strict=True) if value]
-        panel.plot(*zip(*shown, strict=True), "D", fillstyle="none", label="the paper's, ImageNet")
+        panel.plot(*zip(*shown, strict=True), "kD", fillstyle="none", label="the paper's, ImageNet")
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_yticks(places, [weighted(each.contrast) for each in contrasts])
     panel.set(xlabel="points of top-1 error", ylim=(-0.8, len(contrasts) - 0.2))
     panel.grid(axis="x", alpha=0.3)
-    panel.legend(fontsize="small")
+    panel.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def _weigh(values: Mapping[str, float | None], contrast: Mapping[str, float]) -> float | None:
@@ -79,7 +73,7 @@ def _weigh(values: Mapping[str, float | None], contrast: Mapping[str, float]) ->
     return sum(value * weight for value, weight in terms if value is not None)
 
 
-def _draw_curve(panel: Axes, sweep: Sweep, judged: Judged) -> None:
+def _draw_curve(panel: Axes, sweep: Sweep, judged: Judged, color: str) -> None:
     """The mean over seeds after each evaluation, with its interval."""
     of_cells = {name: _curves(sweep, name) for name in judged.contrast}
     seeds = set.intersection(*(set(curves) for curves in of_cells.values()))
@@ -99,8 +93,8 @@ def _draw_curve(panel: Axes, sweep: Sweep, judged: Judged) -> None:
     )
     mean = sums.mean(axis=0)
     half = np.array([half_width(column) for column in sums.T])
-    (line,) = panel.plot(epochs, mean, marker=".", label=weighted(judged.contrast))
-    panel.fill_between(epochs, mean - half, mean + half, color=line.get_color(), alpha=0.15)
+    panel.plot(epochs, mean, marker=".", color=color)
+    panel.fill_between(epochs, mean - half, mean + half, color=color, alpha=0.15)
 
 
 def _curves(sweep: Sweep, name: str) -> dict[int, dict[float, float]]:
@@ -115,3 +109,39 @@ def _curves(sweep: Sweep, name: str) -> dict[int, dict[float, float]]:
                 round(epochs * row["step"] / result["step"], 2): row["top1_error"] for row in rows
             }
     return found
+
+
+def save_flow(by_cell: Mapping[str, list[Flows]], path: Path) -> None:
+    """Draws which groups depend on which, by gradient: a matrix a stage and network.
+
+    Args:
+      by_cell: As `experiments.report.flow.of_sweep` measures it; the mean over seeds is drawn.
+      path: Where to; the ending says the format.
+
+    Raises:
+      InputError: The file cannot be written, or is of an unknown format.
+    """
+    stages = list(next(iter(by_cell.values()))[0])
+    size = (2.4 * len(by_cell) + 1, 2.4 * len(stages))
+    figure, panels = pyplot.subplots(
+        len(stages), len(by_cell), figsize=size, squeeze=False, layout="constrained"
+    )
+    for column, (name, flows) in zip(panels.T, by_cell.items(), strict=True):
+        for panel, stage in zip(column, stages, strict=True):
+            shares = np.mean([each[stage].gradient for each in flows], axis=0)
+            image = panel.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+            panel.set(
+                xticks=[], yticks=[], title=f"{name}\n{stage}" if stage == stages[0] else stage
+            )
+    panels[-1][0].set(xlabel="group of inputs", ylabel="group of outputs")
+    figure.colorbar(image, ax=panels, label="share of squared derivatives", shrink=0.6)
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # the latter of an unknown format
+        raise InputError(f"cannot plot to {path}: {error}") from error
+    finally:
+        pyplot.close(figure)
