@@ -1,5 +1,6 @@
 """The benchmark: peers that compute the same, and tables that say what was measured."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -363,6 +364,31 @@ def test_the_quick_benchmark(capsys, monkeypatch, cache_dir):
     assert "Networks: training step" in capsys.readouterr().err
 
 
+def test_learning_curves_need_pytorch_and_a_shufflenet(monkeypatch):
+    missing = {"torch": dataclasses.replace(PEERS["torch"], requires=("no_such_package",))}
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.bench.learning.PEERS", missing)
+        with pytest.raises(InputError, match="no_such_package not installed"):
+            command.run(options(learning="digits"))
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    with pytest.raises(InputError, match="only a shufflenet is written in PyTorch too"):
+        command.run(options(learning="digits", assignments=["network.name=vgg16"]))
+
+
+@pytest.mark.slow
+def test_pytorch_learns_as_this_code_from_the_same_start():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    shrunk = ["recipe.epochs=1", "recipe.batch_size=32", "network.repeats=1,1,1"]
+    printed = command.run(options(learning="digits", assignments=shrunk))
+    ours, same, own = (
+        float(line.split("|")[2].split()[0])
+        for line in printed.splitlines()
+        if line.startswith(("| this", "| PyTorch"))
+    )
+    assert ours == pytest.approx(same, abs=15)
+    assert max(ours, same, own) < 70  # by chance it is 90
+
+
 def options(**changed) -> Namespace:
     defaults = {
         "json": False,
@@ -375,6 +401,8 @@ def options(**changed) -> Namespace:
         "seeds": False,
         "sweep": False,
         "against": None,
+        "learning": None,
+        "assignments": [],
     }
     return Namespace(**defaults | changed)
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from sweeps import SHRUNK, create_sweep
 
+from experiments.__main__ import main
 from experiments.report import flow as trained
 from experiments.tables import flow
 from shufflenet_jax import (
@@ -16,6 +18,7 @@ from shufflenet_jax import (
     ShuffleUnit,
     Stem,
     channel_shuffle,
+    data,
     no_shuffle,
 )
 from shufflenet_jax.initialisation import initialise
@@ -114,3 +117,30 @@ def test_only_networks_with_groups_have_flows():
     for other in (network(1, channel_shuffle), nnx.Linear(2, 3, rngs=nnx.Rngs(0))):
         with pytest.raises(InputError, match="groups of channels are those of a ShuffleNet"):
             trained.of_network(other, IMAGES, LABELS)
+    with pytest.raises(InputError, match="no stage of the network has units of stride 1"):
+        trained.of_network(network(2, channel_shuffle, repeats=(1, 1, 1)), IMAGES, LABELS)
+
+
+@pytest.mark.slow
+def test_the_flows_of_a_sweep(tmp_path, capsys):
+    """Of those of its networks that are trained and have groups, on images of every class."""
+    shrunk = [each for each in SHRUNK if "repeats" not in each]
+    network = ("--config.network.repeats=1,2,1", "--config.network.init=he")
+    arguments = ("--workdir", str(tmp_path / "run"), *shrunk, *network)
+    assert main(["run", "table3", "--cells", "0.25x-g3*", *arguments]) == 0
+    capsys.readouterr()
+    assert main(["flow", "--workdir", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| 0.25x-g3")]
+    assert {line.split()[1] for line in rows} == {"0.25x-g3", "0.25x-g3-noshuffle"}
+    for line in rows:
+        assert (" 0% " in line) == ("noshuffle" in line)
+    digits = data.load("digits")
+    some = trained._Some(digits.test, 100)
+    assert {some[index]["label"] for index in range(100)} == set(range(10))
+    assert some[99]["key"] == digits.test[99 * 449 // 100]["key"]
+
+
+def test_a_sweep_without_trained_networks_has_none(tmp_path):
+    with pytest.raises(InputError, match="no trained ShuffleNet with groups"):
+        trained.of_sweep(create_sweep(tmp_path))

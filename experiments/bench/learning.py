@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.bench.peers import PEERS
 from experiments.report import markdown
-from experiments.sweep import budgets, configuration, provenance
+from experiments.sweep import budgets, compile_cache, configuration, provenance
 from experiments.sweep.build import Training, build
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
@@ -46,6 +46,7 @@ def table(budget: str, assignments: Sequence[str], threads: int) -> str:
         raise InputError(reason)
     from experiments.bench import torch_training
 
+    compile_cache.enable()
     config = budgets.budget(budget)
     configuration.override(config, assignments)
     if config.network.name != "shufflenet":

@@ -7,8 +7,8 @@ and without compiled programs at hand, and of more and fewer epochs.
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -133,11 +133,11 @@ def code_of(commit: str | None) -> Iterator[Path | None]:
     if commit is None:
         yield None
         return
-    command = ["git", "-C", str(_ROOT), "archive", commit]
+    command = ["git", "-C", str(_ROOT), "archive", "--format=zip", commit]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
         raise InputError(f"no code of {commit!r}: {done.stderr.decode().strip()}")
     with tempfile.TemporaryDirectory() as directory:
-        with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
-            archive.extractall(directory, filter="data")
+        with zipfile.ZipFile(BytesIO(done.stdout)) as archive:
+            archive.extractall(directory)
         yield Path(directory)

@@ -20,7 +20,7 @@ from experiments.report import markdown
 from experiments.sweep.build import data_dir_of
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import Network, ShuffleUnit, chwn, data, load_trained
-from shufflenet_jax.data import eval_batches
+from shufflenet_jax.data import Example, Examples, eval_batches
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.images import normalise
 
@@ -86,6 +86,8 @@ def of_network(
             logits = _through(later, then=lambda y: network.classifier(chwn.global_avg_pool(y).T))
             found[f"stage{number + 2}"] = _of_stage(_through(others), logits, x, labels, count)
             x = _through(others)(x)
+    if not found:
+        raise InputError("no stage of the network has units of stride 1")
     return found
 
 
@@ -147,6 +149,20 @@ def _shares(squares: Float[np.ndarray, "g g"]) -> Float[np.ndarray, "g g"]:
     return squares / squares.sum(axis=1, keepdims=True)
 
 
+@dataclass(frozen=True)
+class _Some:
+    """Some of the images, evenly spread: those of class folders lie class by class."""
+
+    examples: Examples
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index * len(self.examples) // self.count]
+
+
 def of_sweep(sweep: Sweep) -> dict[str, list[Flows]]:
     """Measures all trained ShuffleNets of a sweep that have groups; by cell, one a seed.
 
@@ -164,8 +180,8 @@ def of_sweep(sweep: Sweep) -> dict[str, list[Flows]]:
         flows = []
         for run in runs:
             trained = load_trained(run.directory)
-            count = min(IMAGES, len(dataset.test))
-            batches = eval_batches(dataset.test, trained.preprocessing, batch_size=count)
+            some = _Some(dataset.test, min(IMAGES, len(dataset.test)))
+            batches = eval_batches(some, trained.preprocessing, batch_size=len(some))
             (batch,) = islice(batches, 1)
             batches.close()
             images = normalise(jnp.asarray(batch.image))
