@@ -143,11 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--budget", default="digits", help="with --records: as of `run`")
     add_networks(report)
+    report.add_argument("--format", choices=("md", "csv", "json"), default="md")
 
     flow = add("flow", commands.flow, "show what flows between groups in trained networks")
     add_workdir(flow, True, "directory of the sweep")
     flow.add_argument("--plot", type=Path, metavar="FILE", help="plot which groups know of which")
-    report.add_argument("--format", choices=("md", "csv", "json"), default="md")
 
     add_json(
         add(

@@ -162,6 +162,22 @@ def test_a_record_that_does_not_fit_is_refused(change, message, tmp_path, record
     assert run.status == "missing"
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"data": {}}, {"network.groups": 3}])
+def test_a_record_that_was_changed_to_be_of_another_run_is_none_of_it(change, tmp_path, records):
+    sweep, other = sweep_in(tmp_path / "one"), sweep_in(tmp_path / "two")
+    path = records.add(sweep, finished(sweep, CELLS[3]))
+    record = json.loads(path.read_text())
+    if "network.groups" in change:
+        change = {"identity": record["identity"] | change}
+    path.write_text(json.dumps(record | change))
+    assert not records.take(other, other.run(other.cell(CELLS[3]), 0))
+    for name, seed in ((CELLS[3], 1), (CELLS[1], 0)):
+        run = other.run(other.cell(name), seed)
+        with contextlib.suppress(InputError):  # by its checksum
+            assert not records.take(other, run)
+        assert run.status == "missing"
+
+
 def test_a_run_that_was_begun_is_left_alone(tmp_path, records):
     one, two = sweep_in(tmp_path / "one"), sweep_in(tmp_path / "two")
     records.add(one, finished(one))

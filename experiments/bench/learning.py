@@ -15,7 +15,7 @@ import numpy as np
 from experiments.bench.peers import PEERS
 from experiments.report import markdown
 from experiments.sweep import budgets, compile_cache, configuration, provenance
-from experiments.sweep.build import Training, build
+from experiments.sweep.build import Training, build, data_dir_of
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.fit import fit
@@ -54,7 +54,7 @@ def table(budget: str, assignments: Sequence[str], threads: int) -> str:
     config.network.width, config.network.groups = _WIDTH, _GROUPS
     config.intervals.evaluate = 1
     values = {**configuration.settings(config), **configuration.identity(config)}
-    dataset = data.load(config.data.name, Path(config.data.dir) if config.data.dir else None)
+    dataset = data.load(values["data.name"], data_dir_of(values))
 
     def in_torch(seed: int, own_start: bool) -> Curve:
         return torch_training.curve(build(values, seed, dataset), seed, threads, own_start)

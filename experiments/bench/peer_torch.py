@@ -128,13 +128,11 @@ def _inference(forward: Callable, images: torch.Tensor) -> Prepared:
 def _training(
     module: nn.Module, forward: Callable, images: torch.Tensor, labels: torch.Tensor
 ) -> Prepared:
-    kernels = [each for each in module.parameters() if each.ndim > 1]
-    others = [each for each in module.parameters() if each.ndim == 1]
-    optimizer = torch.optim.SGD(
-        [{"params": kernels, "weight_decay": inputs.WEIGHT_DECAY}, {"params": others}],
-        lr=inputs.LEARNING_RATE,
+    optimizer = torch_network.sgd(
+        module,
+        rate=inputs.LEARNING_RATE,
         momentum=inputs.MOMENTUM,
-        nesterov=True,
+        weight_decay=inputs.WEIGHT_DECAY,
     )
 
     def run() -> torch.Tensor:

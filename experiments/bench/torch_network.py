@@ -117,5 +117,17 @@ def fold(module: nn.Module) -> None:
             each.conv, each.norm = fuse_conv_bn_eval(each.conv, each.norm), nn.Identity()
 
 
+def sgd(module: nn.Module, *, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; as in our recipes, only kernels decay."""
+    kernels = [each for each in module.parameters() if each.ndim > 1]
+    others = [each for each in module.parameters() if each.ndim == 1]
+    return torch.optim.SGD(
+        [{"params": kernels, "weight_decay": weight_decay}, {"params": others}],
+        lr=rate,
+        momentum=momentum,
+        nesterov=True,
+    )
+
+
 def _tensor(variable: nnx.Variable[Array]) -> torch.Tensor:
     return torch.tensor(np.asarray(variable[...]))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.bench.torch_network import TorchNetwork
+from experiments.bench.torch_network import TorchNetwork, sgd
 from experiments.sweep.build import Training
 from shufflenet_jax.data import Batch, fits
 from shufflenet_jax.devices import ONE_DEVICE
@@ -41,13 +41,11 @@ def curve(training: Training, seed: int, threads: int, own_start: bool) -> list[
             if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
                 module.reset_parameters()
     network = network.to(memory_format=torch.channels_last)
-    kernels = [each for each in network.parameters() if each.ndim > 1]
-    others = [each for each in network.parameters() if each.ndim == 1]
-    optimizer = torch.optim.SGD(
-        [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others}],
-        lr=recipe.learning_rate,
+    optimizer = sgd(
+        network,
+        rate=recipe.learning_rate,
         momentum=recipe.momentum,
-        nesterov=True,
+        weight_decay=recipe.weight_decay,
     )
     total = recipe.steps(len(dataset.train))
     timetable = Timetable(training.intervals, len(dataset.train), recipe.batch_size, total)

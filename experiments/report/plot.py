@@ -56,7 +56,9 @@ def _draw_ends(panel: Axes, sweep: Sweep, contrasts: list[Judged]) -> None:
         )
     paper = [_weigh(papers, each.contrast) for each in contrasts]
     if any(value is not None for value in paper):
-        shown = [(value, place) for value, place in zip(paper, places, strict=True) if value]
+        shown = [
+            (value, place) for value, place in zip(paper, places, strict=True) if value is not None
+        ]
         panel.plot(*zip(*shown, strict=True), "kD", fillstyle="none", label="the paper's, ImageNet")
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_yticks(places, [weighted(each.contrast) for each in contrasts])
