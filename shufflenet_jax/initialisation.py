@@ -51,7 +51,7 @@ def fan_in(shape: tuple[int, ...]) -> int:
 Role = Literal["normalised", "plain", "classifier", "rectified classifier"]
 """What a layer is: followed by batch normalisation, which undoes any scale; by none; or the last.
 
-A ReLU after the last layer, as SqueezeNet has it, would pass no gradient to weights of zero.
+A ReLU after the last layer, as SqueezeNet has it, passes nothing to what starts at zero or below.
 """
 
 _SMALL = partial(normal, 0.01)
@@ -67,6 +67,7 @@ class Scheme:
       classifier: Draws that of the last layer.
       rectified_classifier: Draws it where a ReLU follows.
       bias: Draws the bias of a layer, called with the shape of its kernel; None for zeros.
+      rectified_bias: That of a last layer that a ReLU follows, where ``bias`` is None.
       norm_bias: That of batch normalisations.
       zero_residual: Whether the normalisation that ends a residual branch has a scale of 0, so that
         each unit starts as its shortcut (Goyal et al., arXiv 1706.02677, section 5.1).
@@ -77,6 +78,7 @@ class Scheme:
     classifier: Draw
     rectified_classifier: Draw = _SMALL
     bias: Draw | None = None
+    rectified_bias: float = 0.0
     norm_bias: float = 0.0
     zero_residual: bool = False
 
@@ -90,10 +92,11 @@ class Scheme:
         }
         return draws[role](key, shape)
 
-    def bias_of(self, key: Array, shape: tuple[int, ...]) -> Float[Array, " o"]:
+    def bias_of(self, role: Role, key: Array, shape: tuple[int, ...]) -> Float[Array, " o"]:
         """The bias of a layer whose kernel has a shape."""
         if self.bias is None:
-            return jax.device_put(np.zeros(shape[-1], np.float32))
+            value = self.rectified_bias if role == "rectified classifier" else 0.0
+            return jax.device_put(np.full(shape[-1], value, np.float32))
         return self.bias(key, shape)
 
 
@@ -114,7 +117,9 @@ def _zeros(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
 _LIKE_PYTORCH = (one_over_root_of_fan_in,) * 4
 
 SCHEMES = {
-    "ours": Scheme(one_over_root_of_fan_in, he_normal, _zeros, zero_residual=True),
+    "ours": Scheme(
+        one_over_root_of_fan_in, he_normal, _zeros, _zeros, rectified_bias=1.0, zero_residual=True
+    ),
     "pytorch": Scheme(*_LIKE_PYTORCH, bias=_pytorch_bias),
     "authors": Scheme(_authors_conv, _SMALL, _SMALL, norm_bias=1e-4),
     "he": Scheme(he_normal, he_normal, _SMALL),
@@ -123,7 +128,9 @@ SCHEMES = {
 
 * ``ours``: each unit starts as its shortcut, and the network with equal logits for all classes, so
   with a loss of ln(classes); convolutions before batch normalisation as PyTorch draws them, and
-  what is not normalised so that it neither fades nor grows from layer to layer (He et al.).
+  what is not normalised so that it neither fades nor grows from layer to layer (He et al.). Where
+  a ReLU follows the last layer, its biases are 1: from 0, half of its outputs are cut off at once,
+  and soon all of them. (AlexNet has such biases for the same reason.)
 * ``pytorch``: as the layers of PyTorch start by themselves.
 * ``authors``: as the authors start ShuffleNet V1 in PyTorch. Weights are normal, with deviations of
   0.01 where images enter and in linear layers, and else of 1 / the input channels of a group.

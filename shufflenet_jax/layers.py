@@ -79,7 +79,9 @@ class Conv(nnx.Module):
         """Draws the weights anew."""
         shape = self.kernel_shape
         self.kernel = nnx.Param(scheme.kernel_of(self.role, rngs.params(), shape))
-        self.bias = nnx.Param(scheme.bias_of(rngs.params(), shape)) if self.has_bias else None
+        self.bias = (
+            nnx.Param(scheme.bias_of(self.role, rngs.params(), shape)) if self.has_bias else None
+        )
 
     def __call__(self, x: Float[Array, "c h w b"]) -> Float[Array, "c2 h2 w2 b"]:
         kernel = self.kernel[...].astype(x.dtype)
@@ -227,7 +229,7 @@ class Linear(nnx.Module):
         """Draws the weights anew."""
         shape = self.kernel_shape
         self.kernel = nnx.Param(scheme.kernel_of(self.role, rngs.params(), shape))
-        self.bias = nnx.Param(scheme.bias_of(rngs.params(), shape))
+        self.bias = nnx.Param(scheme.bias_of(self.role, rngs.params(), shape))
 
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         kernel, bias = (each[...].astype(x.dtype) for each in (self.kernel, self.bias))

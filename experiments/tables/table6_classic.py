@@ -12,8 +12,8 @@ Expect:  Errors of 2 to 4 percent on digits, and 20 for SqueezeNet, which withou
 
 The classic networks halve their maps five times and more: on budgets with images smaller than 32x32
 all cells see 32x32, and AlexNet and SqueezeNet scale what is below 64x64 up to that. Networks that
-have no batch normalisation have a smaller learning rate, SqueezeNet half of the others', and
-clipped gradients, without which VGG-16 does not learn.
+have no batch normalisation have a smaller learning rate and clipped gradients, without which VGG-16
+does not learn.
 """
 
 from collections.abc import Iterator
@@ -44,10 +44,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "googlenet": ("GoogLeNet", {"network.name": "googlenet"}),
     "shufflenet_g8_1x": ("ShuffleNet 1x (g=8)", _shufflenet(8, 1.0)),
     "alexnet": ("AlexNet", {"network.name": "alexnet", **_LARGE_WINDOWS}),
-    "squeezenet": (
-        "SqueezeNet",
-        {"network.name": "squeezenet", **_LARGE_WINDOWS, "recipe.learning_rate": 0.005},
-    ),
+    "squeezenet": ("SqueezeNet", {"network.name": "squeezenet", **_LARGE_WINDOWS}),
     "shufflenet_g4_0.5x": ("ShuffleNet 0.5x (g=4)", _shufflenet(4, 0.5)),
 }
 
