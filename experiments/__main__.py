@@ -139,11 +139,17 @@ def _parser() -> argparse.ArgumentParser:
         help="report what is recorded there, without a sweep; takes --config.KEY=VALUE as `run`",
     )
     report.add_argument(
-        "--plot", type=Path, metavar="FILE", help="plot what claims are made of, also over training"
+        "--plots",
+        type=Path,
+        metavar="DIR",
+        help="plot differences, error against multiply-adds and learning curves, as SVG and PNG",
     )
     report.add_argument("--budget", default="digits", help="with --records: as of `run`")
     add_networks(report)
     report.add_argument("--format", choices=("md", "csv", "json"), default="md")
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="write it there in place of printing it"
+    )
 
     flow = add("flow", commands.flow, "show what flows between groups in trained networks")
     add_workdir(flow, True, "directory of the sweep")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.files import write_atomically
 
 if TYPE_CHECKING:
     from experiments.sweep.experiment import Experiment, Printout
@@ -96,6 +97,7 @@ def _grid(options: argparse.Namespace) -> "Experiment":
 
 
 def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
+    from experiments.report import contents
     from experiments.report.board import Board
     from experiments.report.table import as_markdown
     from experiments.sweep.launch import dry_run, launch
@@ -141,7 +143,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
             launch(engine, sweep, todo, look, networks)
     if sweep.is_stopping:
         print("stopped: the same command continues", file=sys.stderr)
-    print(f"\n{as_markdown(sweep)}")
+    print(f"\n{as_markdown(contents.of_sweep(sweep))}")
     return 0 if all(run.status == "done" for run in runs) else 1
 
 
@@ -239,7 +241,7 @@ def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep, or of what is recorded of an experiment."""
     from experiments.sweep import manifest
 
-    _check_plot(options)
+    _check_plot(options.plots)
     if (options.workdir is None) == (options.records is None):
         raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
     if options.workdir is not None:
@@ -257,29 +259,43 @@ def flow(options: argparse.Namespace) -> int:
     from experiments.report import flow
     from experiments.sweep import manifest
 
-    _check_plot(options)
+    _check_plot(options.plot)
     found = flow.of_sweep(manifest.open_sweep(options.workdir))
     print(flow.table(found))
     if options.plot:
-        from experiments.report import plot
+        from experiments.report import flow_plot
 
-        plot.save_flow(found, options.plot)
+        flow_plot.save(found, options.plot)
     return 0
 
 
-def _check_plot(options: argparse.Namespace) -> None:
-    if options.plot and not importlib.util.find_spec("matplotlib"):
+def _check_plot(wanted: Path | None) -> None:
+    if wanted and not importlib.util.find_spec("matplotlib"):
         raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
 
 
 def _report(options: argparse.Namespace, sweep: "Sweep") -> None:
-    from experiments.report.table import FORMATS
+    from experiments.report import contents
+    from experiments.report.formats import FORMATS
 
-    print(FORMATS[options.format](sweep))
-    if options.plot:
-        from experiments.report import plot
+    made = contents.of_sweep(sweep, curves=options.plots is not None)
+    _put(FORMATS[options.format](made), options.output)
+    if options.plots:
+        from experiments.report import figures
 
-        plot.save(sweep, options.plot)
+        figures.save(made, options.plots)
+
+
+def _put(text: str, path: Path | None) -> None:
+    """Prints a text, or writes it to a file."""
+    if path is None:
+        print(text)
+        return
+    try:
+        write_atomically(path, f"{text}\n")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write to {path}: {reason}") from None
 
 
 def _recalled(options: argparse.Namespace, directory: Path) -> "Sweep":

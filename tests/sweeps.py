@@ -8,6 +8,8 @@ from pathlib import Path
 from runs import differences
 
 from experiments import tables
+from experiments.report import contents
+from experiments.report.table import as_markdown
 from experiments.sweep import configuration as configs
 from experiments.sweep import manifest
 from experiments.sweep.plan import freeze
@@ -54,6 +56,11 @@ def create_sweep(directory, *assignments, name="table3", dry=False, **options):
     chosen = tables.load(name) if isinstance(name, str) else name
     sweep = freeze(chosen, "digits", configured(*assignments), directory, **options)
     return manifest.begin(sweep, dry=dry)
+
+
+def markdown_of(sweep):
+    """The report of a sweep in Markdown."""
+    return as_markdown(contents.of_sweep(sweep))
 
 
 def start(*arguments, **options):

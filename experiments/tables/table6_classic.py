@@ -70,6 +70,7 @@ def sweep() -> Iterator[Cell]:
             column="error",
             overrides=overrides,
             paper_error=error,
+            paper_mflops=mflops,
         )
 
 
