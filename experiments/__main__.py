@@ -16,6 +16,8 @@ if not __package__:  # started by its place (`experiments.sweep.launch`), and no
 from experiments import commands
 from shufflenet_jax.errors import InputError
 
+_FORMATS = ("md", "csv", "json", "html")
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -146,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--budget", default="digits", help="with --records: as of `run`")
     add_networks(report)
-    report.add_argument("--format", choices=("md", "csv", "json"), default="md")
+    report.add_argument("--format", choices=_FORMATS, default="md")
     report.add_argument(
         "--output", type=Path, metavar="FILE", help="write it there in place of printing it"
     )

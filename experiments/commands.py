@@ -5,7 +5,6 @@ They import what they need when they run, so that a mistake is answered at once.
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import signal
 import sys
@@ -239,9 +238,13 @@ def stop(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep, or of what is recorded of an experiment."""
+    from experiments.report.formats import need_matplotlib
     from experiments.sweep import manifest
 
-    _check_plot(options.plots)
+    if options.plots is not None:
+        need_matplotlib("a plot")
+    if options.format == "html":
+        need_matplotlib("an HTML report")
     if (options.workdir is None) == (options.records is None):
         raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
     if options.workdir is not None:
@@ -257,9 +260,11 @@ def report(options: argparse.Namespace) -> int:
 def flow(options: argparse.Namespace) -> int:
     """Prints what flows between groups in the trained networks of a sweep."""
     from experiments.report import flow
+    from experiments.report.formats import need_matplotlib
     from experiments.sweep import manifest
 
-    _check_plot(options.plot)
+    if options.plot is not None:
+        need_matplotlib("a plot")
     found = flow.of_sweep(manifest.open_sweep(options.workdir))
     print(flow.table(found))
     if options.plot:
@@ -269,16 +274,12 @@ def flow(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_plot(wanted: Path | None) -> None:
-    if wanted and not importlib.util.find_spec("matplotlib"):
-        raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
-
-
 def _report(options: argparse.Namespace, sweep: "Sweep") -> None:
     from experiments.report import contents
-    from experiments.report.formats import FORMATS
+    from experiments.report.formats import FORMATS, NEED_CURVES
 
-    made = contents.of_sweep(sweep, curves=options.plots is not None)
+    curves = options.plots is not None or options.format in NEED_CURVES
+    made = contents.of_sweep(sweep, curves)
     _put(FORMATS[options.format](made), options.output)
     if options.plots:
         from experiments.report import figures

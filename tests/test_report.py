@@ -201,6 +201,8 @@ def test_what_cannot_be_written_is_a_clear_error(option, name, message, tmp_path
 
 @pytest.mark.parametrize("form", formats.FORMATS)
 def test_an_output_is_what_is_printed(form, tmp_path, capsys):
+    if form == "html":
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     three_seeds(tmp_path / "run")
     arguments = ["report", "--workdir", str(tmp_path / "run"), "--format", form]
     assert main(arguments) == 0

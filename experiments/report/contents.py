@@ -82,6 +82,7 @@ class Report:
       experiment, title: Of the `Experiment`.
       data: What its cells are trained on.
       caption: What the numbers are: of which data, how long trained, how many seeds.
+      caption_of_intervals: The same where means stand with their intervals, and not their spread.
       budget_note: In which ways they are not the paper's setting; empty if in none.
       seeds: How many a cell, as ``3`` or ``2 to 5``.
       image_size: What all cells have in common; None if they do not.
@@ -101,6 +102,7 @@ class Report:
     title: str
     data: str
     caption: str
+    caption_of_intervals: str
     budget_note: str
     seeds: str
     image_size: Any
@@ -174,7 +176,20 @@ def of_sweep(sweep: Sweep, curves: bool = False) -> Report:
         experiment=sweep.experiment,
         title=sweep.title,
         data=data_said,
-        caption=_caption(sweep, data_said, seeds, has_paper),
+        caption=_caption(
+            sweep,
+            data_said,
+            seeds,
+            "; in brackets the paper's, on ImageNet" if has_paper else "",
+            spread="standard deviation",
+        ),
+        caption_of_intervals=_caption(
+            sweep,
+            data_said,
+            seeds,
+            "; with it the paper's, on ImageNet" if has_paper else "",
+            spread="half of its interval of 95%",
+        ),
         budget_note=_budget_note(sweep, data_said) if has_paper else "",
         seeds=seeds,
         image_size=_common(sweep, IMAGE_SIZE),
@@ -212,20 +227,19 @@ def _of_claim(claim: Claim, judged: Sequence[Judged]) -> list[Judged]:
     return [each for each in judged if each.contrast in own]
 
 
-def _caption(sweep: Sweep, data_said: str, seeds: str, has_paper: bool) -> str:
+def _caption(sweep: Sweep, data_said: str, seeds: str, papers: str, spread: str) -> str:
     said = [f"Top-1 error in percent on {data_said}"]
     for key, unit in (("recipe.epochs", "{} epochs"), (IMAGE_SIZE, "{0}x{0}")):
         if (value := _common(sweep, key)) is not None:
             said.append(unit.format(value))
-    said.append(f"n = {seeds} (mean ± standard deviation over seeds)")
-    paper = "; in brackets the paper's, on ImageNet" if has_paper else ""
+    said.append(f"n = {seeds} (mean ± {spread} over seeds)")
     paired = ""
     if sweep.difference:
         paired = (
             " Differences are paired by seed, ± half of their interval of 95%; that of one seed is "
             "over test images, and says nothing of other seeds."
         )
-    return f"{', '.join(said)}{paper}.{paired}"
+    return f"{', '.join(said)}{papers}.{paired}"
 
 
 _PAPERS = {"recipe.epochs": (240, "{} of 240 epochs"), IMAGE_SIZE: (224, "{0}x{0} of 224x224")}

@@ -35,6 +35,7 @@ COLOURS = ("#0072b2", "#c44e00", "#007a5c", "#a3478f", "#806600", "#4a4ab5", "#5
 
 _MARKERS = "osD^vPX"
 _MOST_PANELS = 12
+_NARROW = 4.2  # inches: what a phone shows without making letters small
 _STYLE = {
     "axes.edgecolor": INK,
     "axes.grid": True,
@@ -194,12 +195,12 @@ def _differences(report: Report) -> Drawing | None:
             figure, panels = pyplot.subplots(
                 2,
                 1,
-                figsize=(4.8, height + 2.6),
+                figsize=(_NARROW, height + 2.6),
                 height_ratios=(height, 2.6),
                 layout="constrained",
             )
         else:
-            figure, panel = pyplot.subplots(figsize=(4.8, height), layout="constrained")
+            figure, panel = pyplot.subplots(figsize=(_NARROW, height), layout="constrained")
             panels = [panel]
         _draw_forest(panels[0], rows)
         for number, curve in enumerate(over_training):
@@ -236,7 +237,7 @@ def _draw_forest(panel: Axes, rows: Sequence[_Row]) -> None:
         panel.text(
             0.01,
             place + 0.24,
-            textwrap.shorten(row.label, 74, placeholder=" ..."),
+            textwrap.shorten(row.label, 70, placeholder=" ..."),
             transform=panel.get_yaxis_transform(),
             fontsize=7.5,
             va="bottom",
@@ -293,7 +294,7 @@ def _cost(report: Report) -> Drawing | None:
         return None
 
     def draw(abreast: int) -> Figure:
-        size = (6.4, 4.2) if abreast > 1 else (4.8, 4.4)
+        size = (6.4, 4.2) if abreast > 1 else (_NARROW, 4.0)
         figure, panel = pyplot.subplots(figsize=size, layout="constrained")
         for number, column in enumerate(report.columns):
             colour, marker = _look(number)
@@ -390,7 +391,7 @@ def _curves(report: Report) -> Drawing | None:
     def draw(abreast: int) -> Figure:
         across = min(abreast + 1 if abreast > 1 else 1, len(shown))
         down = -(-len(shown) // across)
-        width = 4.8 if across == 1 else 3.6 * across
+        width = _NARROW if across == 1 else 3.6 * across
         figure, panels = pyplot.subplots(
             down,
             across,
