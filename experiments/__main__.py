@@ -16,7 +16,7 @@ if not __package__:  # started by its place (`experiments.sweep.launch`), and no
 from experiments import commands
 from shufflenet_jax.errors import InputError
 
-_FORMATS = ("md", "csv", "json", "html")
+_FORMATS = ("md", "csv", "json", "latex", "html")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -28,9 +28,16 @@ def _as_html(report: Report) -> str:
     return as_html(report)
 
 
+def _as_latex(report: Report) -> str:
+    from experiments.report.latex import as_latex
+
+    return as_latex(report)
+
+
 FORMATS: Mapping[str, Callable[[Report], str]] = {
     "md": table.as_markdown,
     "csv": data.as_csv,
     "json": data.as_json,
+    "latex": _as_latex,
     "html": _as_html,
 }
