@@ -76,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
             "--networks", type=Path, metavar="FILE", help="Python file with networks of your own"
         )
 
+    def add_forms(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--format", choices=_FORMATS, default="md")
+        to.add_argument(
+            "--output", type=Path, metavar="FILE", help="write it there in place of printing it"
+        )
+        to.add_argument(
+            "--plots", type=Path, metavar="DIR", help="write its figures there, as SVG and PNG"
+        )
+
     add_json(add("list", commands.list_, "list the experiments, their claims and cells"))
 
     run = add("run", commands.run, "train what is missing of an experiment, then print its table")
@@ -140,18 +149,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="report what is recorded there, without a sweep; takes --config.KEY=VALUE as `run`",
     )
-    report.add_argument(
-        "--plots",
-        type=Path,
-        metavar="DIR",
-        help="plot differences, error against multiply-adds and learning curves, as SVG and PNG",
-    )
     report.add_argument("--budget", default="digits", help="with --records: as of `run`")
     add_networks(report)
-    report.add_argument("--format", choices=_FORMATS, default="md")
-    report.add_argument(
-        "--output", type=Path, metavar="FILE", help="write it there in place of printing it"
+    add_forms(report)
+
+    compare = add("compare", commands.compare, "print in what sweeps differ, and their errors do")
+    compare.add_argument(
+        "workdirs", nargs="+", type=Path, metavar="DIR", help="two sweeps, or more"
     )
+    add_forms(compare)
 
     flow = add("flow", commands.flow, "show what flows between groups in trained networks")
     add_workdir(flow, True, "directory of the sweep")

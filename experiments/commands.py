@@ -238,13 +238,10 @@ def stop(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep, or of what is recorded of an experiment."""
-    from experiments.report.formats import need_matplotlib
+    from experiments.report import formats
     from experiments.sweep import manifest
 
-    if options.plots is not None:
-        need_matplotlib("a plot")
-    if options.format == "html":
-        need_matplotlib("an HTML report")
+    formats.check(options.format, options.plots is not None)
     if (options.workdir is None) == (options.records is None):
         raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
     if options.workdir is not None:
@@ -254,6 +251,21 @@ def report(options: argparse.Namespace) -> int:
         return 0
     with tempfile.TemporaryDirectory() as directory:
         _report(options, _recalled(options, Path(directory)))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Prints in what sweeps differ, and by how much their errors do."""
+    from experiments.report import comparison, formats
+    from experiments.sweep import manifest
+
+    formats.check(options.format, options.plots is not None)
+    found = comparison.compare([manifest.open_sweep(each) for each in options.workdirs])
+    _put(formats.OF_COMPARISON[options.format](found), options.output)
+    if options.plots:
+        from experiments.report import figures
+
+        figures.save(figures.of_comparison(found), options.plots)
     return 0
 
 
@@ -284,7 +296,7 @@ def _report(options: argparse.Namespace, sweep: "Sweep") -> None:
     if options.plots:
         from experiments.report import figures
 
-        figures.save(made, options.plots)
+        figures.save(figures.drawings(made), options.plots)
 
 
 def _put(text: str, path: Path | None) -> None:

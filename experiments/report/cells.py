@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.report.claims import half_width
+from experiments.report.claims import Difference, half_width, half_width_of_images
 from experiments.sweep.experiment import Cell
 from experiments.sweep.run import Run
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.metrics import read_metrics
+from shufflenet_jax.predictions import NOT_ASKED, read_predictions
 
 IMAGE_SIZE = "recipe.preprocessing.image_size"
 
@@ -138,6 +139,31 @@ def of_sweep(sweep: Sweep, curves: bool = False) -> tuple[CellReport, ...]:
         _cell(sweep, cell, [_judged(run, newest) for run in runs[cell.name]], counted)
         for cell in sweep.cells
     )
+
+
+def difference(
+    minuend: tuple[Sweep, CellReport], subtrahend: tuple[Sweep, CellReport]
+) -> Difference | None:
+    """The difference of two cells, paired by seed; None if they have none in common.
+
+    That of one seed has an interval over test images, if both have left what they said of them.
+    """
+    found = Difference.of(minuend[1].by_seed, subtrahend[1].by_seed)
+    if found is None or found.half_width is not None:
+        return found
+    of_data = [
+        {key: value for key, value in sweep.data_of(sweep.cell(cell.name)).items() if key != "name"}
+        for sweep, cell in (minuend, subtrahend)
+    ]
+    one, other = (
+        read_predictions(sweep.run(sweep.cell(cell.name), *found.seeds).directory)
+        for sweep, cell in (minuend, subtrahend)
+    )
+    if of_data[0] != of_data[1] or one is None or other is None or len(one) != len(other):
+        return found
+    asked = (one["predicted"] != NOT_ASKED) & (other["predicted"] != NOT_ASKED)
+    half = half_width_of_images(one["right"][asked], other["right"][asked])
+    return replace(found, half_width=half)
 
 
 def _run(sweep: Sweep, run: Run, curves: bool) -> RunReport:

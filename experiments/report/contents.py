@@ -11,19 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.report import cells as of_cells
-from experiments.report.cells import IMAGE_SIZE, CellReport
-from experiments.report.claims import (
-    Difference,
-    Judged,
-    contrasts,
-    half_width_of_images,
-    verdicts,
-)
+from experiments.report.cells import IMAGE_SIZE, CellReport, difference
+from experiments.report.claims import Judged, contrasts, verdicts
 from experiments.report.marks import Mark, marks, short_commit
 from experiments.sweep.claim import Claim, names_of
 from experiments.sweep.workdir import Sweep
 from shufflenet_jax import data
-from shufflenet_jax.predictions import NOT_ASKED, read_predictions
 
 LOSSY = " (JPEG copy)"
 """How the name of a folder ends that holds a copy of images which has lost something."""
@@ -284,31 +277,16 @@ def _difference(sweep: Sweep, minuend: CellReport, subtrahend: CellReport) -> Ro
     paper = None
     if minuend.paper_error is not None and subtrahend.paper_error is not None:
         paper = minuend.paper_error - subtrahend.paper_error
-    ours = Difference.of(minuend.by_seed, subtrahend.by_seed)
-    half = None if ours is None else ours.half_width
-    if ours is not None and half is None:
-        half = _half_width_of_images(sweep, minuend.name, subtrahend.name, *ours.seeds)
+    ours = difference((sweep, minuend), (sweep, subtrahend))
     return RowDifference(
         row=minuend.row,
         minuend=minuend.name,
         subtrahend=subtrahend.name,
         mean=None if ours is None else ours.mean,
-        half_width=half,
+        half_width=None if ours is None else ours.half_width,
         n=len(ours.seeds) if ours else 0,
         paper=paper,
     )
-
-
-def _half_width_of_images(sweep: Sweep, minuend: str, subtrahend: str, seed: int) -> float | None:
-    """Of the difference of two runs; None if one has left no predictions."""
-    one, other = (
-        read_predictions(sweep.run(sweep.cell(name), seed).directory)
-        for name in (minuend, subtrahend)
-    )
-    if one is None or other is None:
-        return None
-    asked = (one["predicted"] != NOT_ASKED) & (other["predicted"] != NOT_ASKED)
-    return half_width_of_images(one["right"][asked], other["right"][asked])
 
 
 def _made(cells: Sequence[CellReport]) -> tuple[Made, ...]:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from experiments.report.cells import CellReport
 from experiments.report.claims import half_width
+from experiments.report.comparison import Comparison
 from experiments.report.contents import Report, weighted
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
@@ -34,7 +35,7 @@ COLOURS = ("#0072b2", "#c44e00", "#007a5c", "#a3478f", "#806600", "#4a4ab5", "#5
 """Okabe and Ito's, darkened until each has a contrast of 3 to white."""
 
 _MARKERS = "osD^vPX"
-_MOST_PANELS = 12
+_MOST_PANELS, _MOST_ROWS = 12, 60
 _NARROW = 4.2  # inches: what a phone shows without making letters small
 _STYLE = {
     "axes.edgecolor": INK,
@@ -90,13 +91,25 @@ def drawings(report: Report) -> list[Drawing]:
     return [each for each in made if each is not None]
 
 
-def save(report: Report, directory: Path) -> list[Path]:
-    """Writes every figure as SVG and as PNG; returns the files.
+def of_comparison(comparison: Comparison) -> list[Drawing]:
+    """The figure of a comparison: differences from the first sweep, as far as there are any."""
+    several = len(comparison.labels) > 2
+    rows = [
+        Row(f"{row.cell}, {heading}" if several else row.cell, {}, each.mean, each.half_width, None)
+        for row in comparison.rows
+        for heading, each in zip(comparison.headings, row.against, strict=True)
+        if each.mean is not None
+    ]
+    title = f"Differences: {', '.join(comparison.headings)}"
+    return [_forest(title, rows[:_MOST_ROWS], len(rows), [])] if rows else []
+
+
+def save(found: Sequence[Drawing], directory: Path) -> list[Path]:
+    """Writes figures as SVG and as PNG; returns the files.
 
     Raises:
       InputError: There is nothing to show yet, or the directory cannot be written.
     """
-    found = drawings(report)
     if not found:
         raise InputError("nothing to plot: no run of the table is done")
     paths = []
@@ -149,7 +162,7 @@ def inline(drawing: Drawing, colours: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A difference as a row of a forest plot; the contrast says of which cells."""
 
     label: str
@@ -159,9 +172,9 @@ class _Row:
     paper: float | None
 
 
-def _rows(report: Report) -> list[_Row]:
+def _rows(report: Report) -> list[Row]:
     rows = [
-        _Row(
+        Row(
             weighted(each.contrast),
             each.contrast,
             each.mean,
@@ -172,7 +185,7 @@ def _rows(report: Report) -> list[_Row]:
     ]
     known = [row.contrast for row in rows]
     return rows + [
-        _Row(weighted(contrast), contrast, each.mean, each.half_width, each.paper)
+        Row(weighted(contrast), contrast, each.mean, each.half_width, each.paper)
         for each in report.differences
         if each.mean is not None
         and (contrast := {each.minuend: 1.0, each.subtrahend: -1.0}) not in known
@@ -183,48 +196,52 @@ def _differences(report: Report) -> Drawing | None:
     rows = _rows(report)
     if not rows:
         return None
-    over_training = [_over_training(report, row.contrast) for row in rows]
+    shown = rows[:_MOST_ROWS]
+    curves = [_over_training(report, row.contrast) for row in shown]
+    return _forest("Differences", shown, len(rows), curves)
+
+
+def _forest(
+    title: str, rows: Sequence[Row], of: int, curves: Sequence[Mapping[float, Sequence[float]]]
+) -> Drawing:
+    """A forest plot, and the same over training where there are curves."""
+    forest, training = 1.0 + 0.5 * len(rows), 2.6
 
     def draw(abreast: int) -> Figure:
-        height = 1.0 + 0.5 * len(rows)
-        if any(over_training) and abreast > 1:
-            figure, panels = pyplot.subplots(
-                1, 2, figsize=(11, max(height, 3.2)), layout="constrained"
-            )
-        elif any(over_training):
-            figure, panels = pyplot.subplots(
-                2,
-                1,
-                figsize=(_NARROW, height + 2.6),
-                height_ratios=(height, 2.6),
-                layout="constrained",
-            )
+        if not any(curves):
+            figure, panel = pyplot.subplots(figsize=(_NARROW, forest), layout="constrained")
+            _draw_forest(panel, rows)
+            return figure
+        if abreast > 1:
+            shape: dict[str, Any] = {"ncols": 2}
+            size = (11.0, max(forest, 3.2))
         else:
-            figure, panel = pyplot.subplots(figsize=(_NARROW, height), layout="constrained")
-            panels = [panel]
-        _draw_forest(panels[0], rows)
-        for number, curve in enumerate(over_training):
+            shape = {"nrows": 2, "height_ratios": (forest, training)}
+            size = (_NARROW, forest + training)
+        figure, (panel, below) = pyplot.subplots(**shape, figsize=size, layout="constrained")
+        _draw_forest(panel, rows)
+        for number, curve in enumerate(curves):
             if curve:
-                _draw_band(panels[1], curve, number)
-        if any(over_training):
-            panels[1].axhline(0, color=INK, linewidth=0.8)
-            panels[1].set(xlabel="epoch", ylabel="points of top-1 error")
-            panels[1].xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+                _draw_band(below, curve, number)
+        below.axhline(0, color=INK, linewidth=0.8)
+        below.set(xlabel="epoch", ylabel="points of top-1 error")
+        below.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         return figure
 
+    said = ["Points of top-1 error with their intervals of 95%"]
+    said += ["hollow: the paper's, on ImageNet"] if any(r.paper is not None for r in rows) else []
+    said += [f"the first {len(rows)} of {of}"] if len(rows) < of else []
+    below = " The other panel has the same after each epoch, in the same colours."
     return Drawing(
         "differences",
-        "Differences",
-        "Points of top-1 error with their intervals of 95%"
-        + ("; hollow: the paper's, on ImageNet" if any(r.paper is not None for r in rows) else "")
-        + (". Below, the same after each epoch, in the same colours" if any(over_training) else "")
-        + ".",
-        [[vars(row) for row in rows], over_training],
+        title,
+        f"{'; '.join(said)}.{below if any(curves) else ''}",
+        [[vars(row) for row in rows], curves],
         draw,
     )
 
 
-def _draw_forest(panel: Axes, rows: Sequence[_Row]) -> None:
+def _draw_forest(panel: Axes, rows: Sequence[Row]) -> None:
     """A line a difference, its name above it."""
     for number, (place, row) in enumerate(zip(range(len(rows))[::-1], rows, strict=True)):
         colour, marker = _look(number)

@@ -6,7 +6,8 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from experiments.report import figures
+from experiments.report import comparison_table, figures
+from experiments.report.comparison import NOTE, Comparison
 from experiments.report.contents import Report, place, weighted
 from experiments.report.figures import Drawing
 from experiments.report.templates import environment
@@ -27,7 +28,7 @@ def as_html(report: Report) -> str:
     pair = report.columns_of_difference
     at = f" at {report.image_size}" if report.image_size else ""
     return (
-        page_environment()
+        _environment()
         .get_template("report.html.jinja")
         .render(
             report=report,
@@ -37,12 +38,25 @@ def as_html(report: Report) -> str:
             marks=report.marks_of,
             places={cell.name: number for number, cell in enumerate(report.cells)},
             macs_heading=f"MACs{at}, M",
-            drawn=drawn(figures.drawings(report)),
+            drawn=_drawn(figures.drawings(report)),
         )
     )
 
 
-def page_environment() -> Environment:
+def of_comparison(comparison: Comparison) -> str:
+    """The page of a comparison."""
+    made = _environment()
+    made.filters |= {"ours": comparison_table.ours, "against": comparison_table.against}
+    return made.get_template("comparison.html.jinja").render(
+        comparison=comparison,
+        headings=[*comparison.labels, *comparison.headings],
+        note=NOTE,
+        only=comparison_table.only(comparison),
+        drawn=_drawn(figures.of_comparison(comparison)),
+    )
+
+
+def _environment() -> Environment:
     """Templates of pages. What they are given is escaped, all but the figures."""
     made = environment(autoescape=True)
     made.filters |= {"weighted": weighted, "place": place, "setting": _setting}
@@ -61,7 +75,7 @@ def _setting(value: object) -> str:
     return str(value)
 
 
-def drawn(found: Sequence[Drawing]) -> list[dict[str, Any]]:
+def _drawn(found: Sequence[Drawing]) -> list[dict[str, Any]]:
     """Figures for a page, in its colours, which its reader chooses."""
     return [
         {

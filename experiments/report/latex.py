@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from experiments.report import table
+from jinja2 import Environment
+
+from experiments.report import comparison_table, table
 from experiments.report.cells import CellReport
 from experiments.report.claims import Judged
+from experiments.report.comparison import NOTE, Comparison
 from experiments.report.contents import Report, RowDifference
 from experiments.report.templates import environment
 
@@ -41,15 +44,7 @@ def escape(text: object) -> str:
 
 def as_latex(report: Report) -> str:
     """The table in the paper's shape with intervals of 95%, notes, and a table of contrasts."""
-    made = environment(
-        finalize=escape,
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-    )
+    made = _environment()
     made.filters["verdict"] = lambda claim: table.verdict(claim, report)
     made.filters["row"] = _contrast
     pair = report.columns_of_difference
@@ -67,6 +62,31 @@ def as_latex(report: Report) -> str:
         notes=[report.unequal, *report.remarks, report.caveat],
         contrast_headings=table.CONTRAST_HEADINGS,
         contrast_note=table.CONTRAST_NOTE,
+    )
+
+
+def of_comparison(comparison: Comparison) -> str:
+    """The table of a comparison, and in notes what differs."""
+    made = _environment()
+    made.filters |= {"ours": comparison_table.ours, "against": comparison_table.against}
+    return made.get_template("comparison.tex.jinja").render(
+        comparison=comparison,
+        headings=[*comparison.labels, *comparison.headings],
+        note=NOTE,
+        only=comparison_table.only(comparison),
+    )
+
+
+def _environment() -> Environment:
+    """Templates of LaTeX. What they are given is escaped."""
+    return environment(
+        finalize=escape,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
     )
 
 

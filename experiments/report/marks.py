@@ -56,8 +56,8 @@ def _counted(cell: CellReport) -> list[RunReport]:
     return [run for run in cell.runs if run.status == "done"]
 
 
-def _made(cell: CellReport, run: RunReport) -> dict[str, str]:
-    """What a run was made of and with, as texts by what they are; several of one kind in one."""
+def made_of(run: RunReport) -> dict[str, str]:
+    """With what a run was made, in words by what they are; several of one kind in one."""
     facts: dict[str, dict[str, None]] = defaultdict(dict)
     for attempt in run.attempts:
         facts["commit"][short_commit(attempt) or "that is not known"] = None
@@ -70,15 +70,18 @@ def _made(cell: CellReport, run: RunReport) -> dict[str, str]:
         }.items():
             if version is not None and name != "shufflenet-jax":  # which the commit says better
                 facts[name][str(version)] = None
+    return {name: " and ".join(values) for name, values in facts.items()}
+
+
+def _made(cell: CellReport, run: RunReport) -> dict[str, str]:
+    """Of what, and with what a run was made."""
     of_cell = {"data": cell.data, "epochs": cell.epochs, "image_size": cell.image_size}
-    return {
-        **{
-            key.replace("_", " "): str(value)
-            for key, value in of_cell.items()
-            if value is not None and f"{key}={value}" not in cell.name.split(",")
-        },
-        **{name: " and ".join(values) for name, values in facts.items()},
+    said = {
+        key.replace("_", " "): str(value)
+        for key, value in of_cell.items()
+        if value is not None and f"{key}={value}" not in cell.name.split(",")
     }
+    return said | made_of(run)
 
 
 def _own_networks(attempt: Mapping[str, Any]) -> str | None:
