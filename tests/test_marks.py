@@ -37,6 +37,10 @@ def test_a_table_made_alike_has_no_marks(tmp_path):
     [
         ({"commit": OTHER}, "commit bbbbbbbb; most of the table: commit aaaaaaaa"),
         ({"dirty": True}, "commit aaaaaaaa with changes; most of the table: commit aaaaaaaa"),
+        (
+            {"dirty": True, "diff": "+ 1"},
+            "commit aaaaaaaa with changes (SHA-256 9c7505ae); most of the table: commit aaaaaaaa",
+        ),
         ({"commit": None}, "commit that is not known; most of the table: commit aaaaaaaa"),
         ({"versions": {"jax": "2"}}, "jax 2; most of the table: jax 1"),
         ({"processor": "q"}, "processor q; most of the table: processor p"),

@@ -1,5 +1,6 @@
 """What is known of the cells of a sweep: how each of their runs stands, and how large they are."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -174,13 +175,19 @@ def _run(sweep: Sweep, run: Run, curves: bool) -> RunReport:
         seed=run.seed,
         status=result["status"] if result else run.status,
         error=result["top1_error"] if result and done else None,
-        attempts=tuple(
-            {key: value for key, value in each.items() if key not in _PRIVATE} for each in attempts
-        ),
+        attempts=tuple(map(_public, attempts)),
         generation=_generation(attempts) if done else 0,
         network=result.get("network") if result and done else None,
         curve=_curve(sweep, run, result["step"]) if curves and result and done else {},
     )
+
+
+def _public(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    """What everybody may read; of changes to the code, digits that tell them from others."""
+    known = {key: value for key, value in attempt.items() if key not in _PRIVATE}
+    if isinstance(diff := attempt.get("diff"), str) and diff:
+        known["changes"] = hashlib.sha256(diff.encode()).hexdigest()[:8]
+    return known
 
 
 def _generation(attempts: Sequence[Mapping[str, Any]]) -> int:

@@ -60,7 +60,8 @@ def made_of(run: RunReport) -> dict[str, str]:
     """With what a run was made, in words by what they are; several of one kind in one."""
     facts: dict[str, dict[str, None]] = defaultdict(dict)
     for attempt in run.attempts:
-        facts["commit"][short_commit(attempt) or "that is not known"] = None
+        changes = f" (SHA-256 {attempt['changes']})" if "changes" in attempt else ""
+        facts["commit"][f"{short_commit(attempt) or 'that is not known'}{changes}"] = None
         versions = attempt.get("versions")
         for name, version in {
             "Python": attempt.get("python"),
