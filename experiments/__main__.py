@@ -16,6 +16,8 @@ if not __package__:  # started by its place (`experiments.sweep.launch`), and no
 from experiments import commands
 from shufflenet_jax.errors import InputError
 
+_FORMATS = ("md", "csv", "json", "latex", "html")
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -72,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     def add_networks(to: argparse.ArgumentParser) -> None:
         to.add_argument(
             "--networks", type=Path, metavar="FILE", help="Python file with networks of your own"
+        )
+
+    def add_forms(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--format", choices=_FORMATS, default="md")
+        to.add_argument(
+            "--output", type=Path, metavar="FILE", help="write it there in place of printing it"
+        )
+        to.add_argument(
+            "--plots", type=Path, metavar="DIR", help="write its figures there, as SVG and PNG"
         )
 
     add_json(add("list", commands.list_, "list the experiments, their claims and cells"))
@@ -138,12 +149,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="report what is recorded there, without a sweep; takes --config.KEY=VALUE as `run`",
     )
-    report.add_argument(
-        "--plot", type=Path, metavar="FILE", help="plot what claims are made of, also over training"
-    )
     report.add_argument("--budget", default="digits", help="with --records: as of `run`")
     add_networks(report)
-    report.add_argument("--format", choices=("md", "csv", "json"), default="md")
+    add_forms(report)
+
+    compare = add("compare", commands.compare, "print in what sweeps differ, and their errors do")
+    compare.add_argument(
+        "workdirs", nargs="+", type=Path, metavar="DIR", help="two sweeps, or more"
+    )
+    add_forms(compare)
 
     flow = add("flow", commands.flow, "show what flows between groups in trained networks")
     add_workdir(flow, True, "directory of the sweep")

@@ -5,7 +5,6 @@ They import what they need when they run, so that a mistake is answered at once.
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import signal
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.files import write_atomically
 
 if TYPE_CHECKING:
     from experiments.sweep.experiment import Experiment, Printout
@@ -96,6 +96,7 @@ def _grid(options: argparse.Namespace) -> "Experiment":
 
 
 def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
+    from experiments.report import contents
     from experiments.report.board import Board
     from experiments.report.table import as_markdown
     from experiments.sweep.launch import dry_run, launch
@@ -141,7 +142,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
             launch(engine, sweep, todo, look, networks)
     if sweep.is_stopping:
         print("stopped: the same command continues", file=sys.stderr)
-    print(f"\n{as_markdown(sweep)}")
+    print(f"\n{as_markdown(contents.of_sweep(sweep))}")
     return 0 if all(run.status == "done" for run in runs) else 1
 
 
@@ -237,9 +238,10 @@ def stop(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Prints the table of a sweep, or of what is recorded of an experiment."""
+    from experiments.report import formats
     from experiments.sweep import manifest
 
-    _check_plot(options)
+    formats.check(options.format, options.plots is not None)
     if (options.workdir is None) == (options.records is None):
         raise InputError("a report is of --workdir DIR, or of an experiment and --records DIR")
     if options.workdir is not None:
@@ -252,34 +254,61 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def flow(options: argparse.Namespace) -> int:
-    """Prints what flows between groups in the trained networks of a sweep."""
-    from experiments.report import flow
+def compare(options: argparse.Namespace) -> int:
+    """Prints in what sweeps differ, and by how much their errors do."""
+    from experiments.report import comparison, formats
     from experiments.sweep import manifest
 
-    _check_plot(options)
-    found = flow.of_sweep(manifest.open_sweep(options.workdir))
-    print(flow.table(found))
-    if options.plot:
-        from experiments.report import plot
+    formats.check(options.format, options.plots is not None)
+    found = comparison.compare([manifest.open_sweep(each) for each in options.workdirs])
+    _put(formats.OF_COMPARISON[options.format](found), options.output)
+    if options.plots:
+        from experiments.report import figures
 
-        plot.save_flow(found, options.plot)
+        figures.save(figures.of_comparison(found), options.plots)
     return 0
 
 
-def _check_plot(options: argparse.Namespace) -> None:
-    if options.plot and not importlib.util.find_spec("matplotlib"):
-        raise InputError("a plot needs matplotlib: pip install -e '.[plot]'")
+def flow(options: argparse.Namespace) -> int:
+    """Prints what flows between groups in the trained networks of a sweep."""
+    from experiments.report import flow
+    from experiments.report.formats import need_matplotlib
+    from experiments.sweep import manifest
+
+    if options.plot is not None:
+        need_matplotlib("a plot")
+    found = flow.of_sweep(manifest.open_sweep(options.workdir))
+    print(flow.table(found))
+    if options.plot:
+        from experiments.report import flow_plot
+
+        flow_plot.save(found, options.plot)
+    return 0
 
 
 def _report(options: argparse.Namespace, sweep: "Sweep") -> None:
-    from experiments.report.table import FORMATS
+    from experiments.report import contents
+    from experiments.report.formats import FORMATS, NEED_CURVES
 
-    print(FORMATS[options.format](sweep))
-    if options.plot:
-        from experiments.report import plot
+    curves = options.plots is not None or options.format in NEED_CURVES
+    made = contents.of_sweep(sweep, curves)
+    _put(FORMATS[options.format](made), options.output)
+    if options.plots:
+        from experiments.report import figures
 
-        plot.save(sweep, options.plot)
+        figures.save(figures.drawings(made), options.plots)
+
+
+def _put(text: str, path: Path | None) -> None:
+    """Prints a text, or writes it to a file."""
+    if path is None:
+        print(text)
+        return
+    try:
+        write_atomically(path, f"{text}\n")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write to {path}: {reason}") from None
 
 
 def _recalled(options: argparse.Namespace, directory: Path) -> "Sweep":

@@ -8,9 +8,12 @@ from pathlib import Path
 from runs import differences
 
 from experiments import tables
+from experiments.report import contents
+from experiments.report.table import as_markdown
 from experiments.sweep import configuration as configs
 from experiments.sweep import manifest
 from experiments.sweep.plan import freeze
+from shufflenet_jax.metrics import write_metrics
 
 ASSIGNMENTS = (
     "network.repeats=1,1,1",
@@ -54,6 +57,28 @@ def create_sweep(directory, *assignments, name="table3", dry=False, **options):
     chosen = tables.load(name) if isinstance(name, str) else name
     sweep = freeze(chosen, "digits", configured(*assignments), directory, **options)
     return manifest.begin(sweep, dry=dry)
+
+
+def markdown_of(sweep):
+    """The report of a sweep in Markdown."""
+    return as_markdown(contents.of_sweep(sweep))
+
+
+def ended(sweep, name, seed, *errors, generation=None, **attempt):
+    """Leaves what a run leaves that is done: errors after its epochs, and how it was made."""
+    run = sweep.run(sweep.cell(name), seed)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    known = {} if generation is None else {"generation": generation}
+    run.record_attempt(1, ATTEMPT | {"ended": "done"} | known | attempt)
+    rows = [
+        {"step": step, "split": "test", "top1_error": error} for step, error in enumerate(errors, 1)
+    ]
+    write_metrics(run.directory, rows)
+    counts = {"macs": 1_000_000, "macs_without_head": 999_000, "params": 67_534}
+    network = {"widths": [12, 60, 120, 240], **counts}
+    result = {"status": "done", "step": len(errors), "top1_error": errors[-1], "network": network}
+    run.end(result)
+    return run
 
 
 def start(*arguments, **options):

@@ -14,11 +14,10 @@ import pytest
 from flax import nnx
 from PIL import Image
 from runs import differences, last_step
-from sweeps import SHRUNK, configured, create_sweep, start_cell
+from sweeps import SHRUNK, configured, create_sweep, markdown_of, start_cell
 
 from experiments import tables
 from experiments.__main__ import main
-from experiments.report import table as report
 from experiments.sweep import configuration as configs
 from experiments.sweep import manifest
 from experiments.sweep.build import network_of
@@ -413,7 +412,7 @@ def test_a_cell_is_the_network_of_its_name(name):
 
 
 def test_an_entry_that_the_paper_lacks_is_a_dash(tmp_path):
-    text = report.as_markdown(create_sweep(tmp_path, "network.repeats=1,1,1", name="table5"))
+    text = markdown_of(create_sweep(tmp_path, "network.repeats=1,1,1", name="table5"))
     (row,) = (line for line in text.splitlines() if line.startswith("| 0.75 MobileNet"))
     entries = [entry.strip() for entry in row.split("|")[2:-1]]
     assert entries == ["missing [31.6]", "missing [28.5]", "-", "-", "[3.1]"]

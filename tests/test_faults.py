@@ -30,7 +30,9 @@ from sweeps import (
 )
 
 from experiments.launchers import HELD, PREEMPTED
-from experiments.report import table as report
+from experiments.report import contents
+from experiments.report.data import summary
+from experiments.report.formats import FORMATS
 from experiments.sweep import manifest
 from shufflenet_jax.metrics import read_metrics
 
@@ -315,7 +317,7 @@ def test_a_calamity_takes_one_run_and_a_bounded_number_of_tries(name, tmp_path, 
     assert tried == 2 or (act is starve and tried == 1 and not result["transient"])
     others = [the_run(directory, seed=seed).result["status"] for seed in (0, 2)]
     assert "(2 of 3 seeds, others failed) [55.0]" in printed
-    found = report.summary(manifest.open_sweep(directory))
+    found = summary(contents.of_sweep(manifest.open_sweep(directory)))
     (cell,) = (cell for cell in found["cells"] if cell["name"] == CELL)
     assert len(cell["errors"]) == 2
     drill(name, tried=tried, lost=others.count("failed"), wrong=others.count("diverged"))
@@ -413,7 +415,7 @@ def test_what_is_shown_to_others_names_no_place(short_sweep):
     assert len(shown) >= 5
     sweep = manifest.open_sweep(short_sweep)
     texts = [path.read_bytes() for path in shown]
-    texts += [write(sweep).encode() for write in report.FORMATS.values()]
+    texts += [write(contents.of_sweep(sweep, curves=True)).encode() for write in FORMATS.values()]
     assert [text for text in texts if str(short_sweep.parent).encode() in text] == []
 
 

@@ -72,7 +72,8 @@ def test_another_table_takes_what_is_recorded(tmp_path, records):
     assert read_metrics(same.directory) == ROWS[1:]  # with the row of training before each test
     np.testing.assert_array_equal(read_predictions(same.directory), PREDICTIONS)
     (attempt,) = same.attempts
-    assert attempt == ATTEMPT | {"dirty": True}  # no names of machines, no code
+    known = {"dirty": True, "generation": GENERATION}
+    assert attempt == ATTEMPT | known  # no names of machines, no code
     assert not records.take(second, second.run(same.cell, 1))
 
 

@@ -3,11 +3,10 @@
 from functools import partial
 
 import pytest
-from sweeps import create_sweep
+from sweeps import create_sweep, markdown_of
 
 from experiments import tables
 from experiments.__main__ import main
-from experiments.report import table as report
 from experiments.tables import paper, remarks
 from experiments.tables.table4_structures import COLUMNS
 from shufflenet_jax import (
@@ -111,6 +110,6 @@ def test_a_table_with_networks_of_its_own_channels_says_so(name):
 
 def test_reports_and_the_list_show_them(tmp_path, capsys):
     sweep = create_sweep(tmp_path, "network.repeats=1,1,1", name="table4")
-    assert remarks.STAGE_4_CHANNELS in report.as_markdown(sweep)
+    assert remarks.STAGE_4_CHANNELS in markdown_of(sweep)
     assert main(["list"]) == 0
     assert " ".join(capsys.readouterr().out.split()).count(remarks.STAGE_4_CHANNELS) == 1

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from sweeps import ATTEMPT, create_sweep
+from sweeps import ATTEMPT, create_sweep, markdown_of
 
 from experiments.report import board
-from experiments.report import table as report
 from experiments.sweep import launch
 from experiments.sweep.run import Run
 
@@ -167,6 +166,6 @@ def test_one_runs_damage_is_a_row_of_the_report(content, tmp_path):
     found = {(each["name"], each["seed"]): each["status"] for each in board.as_data(states)}
     assert found["1x-g3", 0] == "damaged"
     assert str(next(iter(board.table(states, most=3).columns[2].cells))) == "damaged"
-    shown = report.as_markdown(sweep)
+    shown = markdown_of(sweep)
     assert "5.00 (1 of 2 seeds, others damaged)" in shown
     assert "22 runs trained on none" in shown  # of 24, but for the two

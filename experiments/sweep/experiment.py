@@ -23,6 +23,7 @@ class Cell:
       row, column: Where it stands in the table.
       overrides: Its difference from the experiment's configuration, by dotted key.
       paper_error: The paper's top-1 error on ImageNet, in percent; None if it has none.
+      paper_mflops: The paper's millions of multiply-adds at 224x224; None if it has none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Cell:
     column: str
     overrides: Mapping[str, Any] = field(hash=False)
     paper_error: float | None = None
+    paper_mflops: float | None = None
 
 
 @dataclass(frozen=True)

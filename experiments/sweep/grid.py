@@ -16,6 +16,7 @@ def grid(
     row: Callable[..., str] | None = None,
     column: Callable[..., str] | None = None,
     paper_error: Callable[..., float | None] | None = None,
+    paper_mflops: Callable[..., float | None] | None = None,
 ) -> tuple[Cell, ...]:
     """Returns a cell for every combination, the last axis fastest: it makes the table's columns.
 
@@ -27,7 +28,8 @@ def grid(
       axes: The values of each key.
       name, row, column: Name and place of a cell, given its values in the order of the axes. By
         default they are made of the axes' names, each by the last part of its key.
-      paper_error: The paper's error of a cell, given the same.
+      paper_error, paper_mflops: The paper's error and millions of multiply-adds of a cell, given
+        the same.
 
     Raises:
       InputError: There are no axes, an axis has no values, or two cells have one name.
@@ -49,6 +51,7 @@ def grid(
             column=column(*values) if column else described(values)[-1],
             overrides=dict(zip(axes, values, strict=True)),
             paper_error=paper_error(*values) if paper_error else None,
+            paper_mflops=paper_mflops(*values) if paper_mflops else None,
         )
         for values in product(*axes.values())
     ]

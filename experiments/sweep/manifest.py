@@ -129,6 +129,7 @@ def _as_data(sweep: Sweep) -> dict[str, Any]:
                 "row": entry.cell.row,
                 "column": entry.cell.column,
                 "paper_error": entry.cell.paper_error,
+                "paper_mflops": entry.cell.paper_mflops,
                 "folder": entry.folder,
                 "seeds": entry.seeds,
                 "network": entry.network and dict(entry.network),
@@ -148,7 +149,8 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
             row=str(given["row"]),
             column=str(given["column"]),
             overrides=dict(given["config"]),
-            paper_error=None if given["paper_error"] is None else float(given["paper_error"]),
+            paper_error=_number(given["paper_error"]),
+            paper_mflops=_number(given.get("paper_mflops")),
         )
         path = directory / "sweep.json"
         if not _CELL_NAME.fullmatch(name):  # a place, and maybe from someone else
@@ -187,6 +189,10 @@ def _parsed(manifest: Mapping[str, Any], directory: Path) -> Sweep:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise _damaged(directory) from None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _counts(network: Mapping[str, Any] | None) -> dict[str, Any] | None:

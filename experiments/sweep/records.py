@@ -221,7 +221,7 @@ def _leave(run: Run, record: Record, name: str) -> None:
     write_metrics(run.directory, record["curve"])
     write_predictions(run.directory, _unpacked(record["predictions"]))
     for number, attempt in enumerate(record["attempts"], 1):
-        run.record_attempt(number, attempt)
+        run.record_attempt(number, {"generation": record["generation"], **attempt})
     run.end({**record["result"], "record": name})
 
 

@@ -36,6 +36,7 @@ from shufflenet_jax.errors import InputError
 from shufflenet_jax.evaluation import Evaluation
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
+from shufflenet_jax.generation import GENERATION
 from shufflenet_jax.trained import describe
 
 _PACKAGES = ("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
@@ -287,6 +288,7 @@ def _attempt(run: Run, outcome: dict[str, Any], networks: Path | None) -> Iterat
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": provenance.versions(_PACKAGES),
+        "generation": GENERATION,
         **provenance.code(),
     }
     if networks is not None:

@@ -25,6 +25,7 @@ def sweep() -> tuple[Cell, ...]:
         row=lambda width, _: f"ShuffleNet {width:g}x",
         column=lambda _, groups: f"g={groups}",
         paper_error=lambda width, groups: paper.TABLE2_ERRORS[width][groups],
+        paper_mflops=lambda width, _: paper.TABLE2_MFLOPS[width],
     )
 
 

@@ -30,6 +30,7 @@ def sweep() -> tuple[Cell, ...]:
         paper_error=lambda width, groups, shuffle: paper.TABLE3_ERRORS[width, groups][
             _COLUMNS[shuffle]
         ],
+        paper_mflops=lambda width, *_: paper.TABLE2_MFLOPS[width],
     )
 
 

@@ -37,6 +37,7 @@ def sweep() -> Iterator[Cell]:
                 column=COLUMNS[structure],
                 overrides=_network(structure, mflops),
                 paper_error=error,
+                paper_mflops=mflops,
             )
 
 

@@ -55,8 +55,8 @@ def sweep() -> Iterator[Cell]:
     """Four MobileNets, each with the ShuffleNets of like complexity."""
     for row, columns in ROWS.items():
         for column, (name, network) in columns.items():
-            _, error = paper.TABLE5[name]
-            yield Cell(name=name, row=row, column=column, overrides=network, paper_error=error)
+            mflops, error = paper.TABLE5[name]
+            yield Cell(name, row, column, network, paper_error=error, paper_mflops=mflops)
 
 
 CLAIMS = (

@@ -67,6 +67,7 @@ def sweep() -> Iterator[Cell]:
             column="error",
             overrides=overrides,
             paper_error=error,
+            paper_mflops=mflops,
         )
 
 
