@@ -1,8 +1,13 @@
 """The batches of a run, of either way to make them: here anew in every epoch, or `Resident`."""
 
 import abc
+import functools
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array
 
 from shufflenet_jax.data import (
     Batches,
@@ -13,6 +18,7 @@ from shufflenet_jax.data import (
     train_batches,
 )
 from shufflenet_jax.devices import Devices, share
+from shufflenet_jax.recolor import recolored
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Inputs(abc.ABC):
 
     @abc.abstractmethod
     def train(self, seed: int, steps: int, start_step: int) -> Batches:
-        """The batches of `shufflenet_jax.data.train_batches`.
+        """The batches of `shufflenet_jax.data.train_batches`, in their final colours.
 
         Raises:
           InputError: A batch is larger than the data set, or does not divide; an image cannot be
@@ -58,10 +64,13 @@ class Inputs(abc.ABC):
 
 
 class Streamed(Inputs):
-    """Images are read, decoded and augmented each time that they are met, and then forgotten."""
+    """Images are read, decoded and augmented each time that they are met, and then forgotten.
+
+    All is done by processors of the host but for the colours, which change on the devices.
+    """
 
     def train(self, seed: int, steps: int, start_step: int) -> Batches:
-        return train_batches(
+        making = train_batches(
             self.dataset.train,
             self.preprocessing,
             batch_size=self.batch_size,
@@ -72,6 +81,16 @@ class Streamed(Inputs):
             skipped=self.skipped["train"],
             share=share(),
         )
+        with closing(making):
+            for batch in making:
+                if batch.colors is not None:
+                    image = self._recolored(self.devices.place((batch.image, batch.colors)))
+                    batch = batch._replace(image=image, colors=None)
+                yield batch
+
+    @functools.cached_property
+    def _recolored(self) -> Callable[..., Array]:
+        return jax.jit(self.devices.map(lambda both: recolored(*both)))
 
     def test(self) -> Batches:
         return eval_batches(

@@ -96,7 +96,8 @@ class Resident(Inputs):
         for start, part in zip(range(0, count, _PART), self._each(parts), strict=True):
             rows = slice(start, min(start + _PART, count))
             kept = slice(rows.stop - start)
-            image[rows], label[rows], intact[rows] = (each[kept] for each in part)
+            image[rows], label[rows] = part.image[kept], part.label[kept]
+            intact[rows] = part.mask[kept]
         return _Decoded(self.devices.replicate(image), label, intact)
 
     @functools.cached_property

@@ -1,6 +1,7 @@
 """Image data: TFDS and class folders, PIL preprocessing, grain batches; without TensorFlow."""
 
 from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
+from shufflenet_jax.data.colors import Colors
 from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Identity
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
@@ -24,6 +25,7 @@ __all__ = [
     "Batches",
     "Broken",
     "BrokenImage",
+    "Colors",
     "Dataset",
     "Draws",
     "Example",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
-from PIL import Image, ImageEnhance
+from PIL import Image
 
+from shufflenet_jax.data.colors import Colors, draw_colors
 from shufflenet_jax.data.decode import naming, opened, rgb
 from shufflenet_jax.errors import InputError
 
@@ -25,12 +26,6 @@ _RANGE = "two numbers, least and greatest, from {} to {}"
 
 # The greatest image_size: beyond it a batch of a few fills the memory.
 _LARGEST = 8192
-
-# Principal components of ImageNet's RGB values from 0 to 1, from fb.resnet.torch's imagenet.lua.
-_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
-_EIGENVECTORS = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,12 @@ class Preprocessing:
     @property
     def only_moves(self) -> bool:
         """Whether training sees the evaluation images, moved and mirrored, and no other pixels."""
-        return self.crop == "shift" and not self.color and not self.lighting
+        return self.crop == "shift" and not self.recolors
+
+    @property
+    def recolors(self) -> bool:
+        """Whether the colours of training images change."""
+        return bool(self.color or self.lighting)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -145,8 +145,10 @@ def train_image(
     key: str,
     moves: Moves,
     rng: np.random.Generator,
-) -> UInt8[np.ndarray, "s s 3"]:
-    """Decodes and augments an image; what it does depends on ``moves`` and ``rng`` alone.
+) -> tuple[UInt8[np.ndarray, "s s 3"], Colors]:
+    """Decodes, crops and mirrors an image, and draws how its colours are to change.
+
+    All depends on ``moves`` and ``rng`` alone.
 
     Args:
       moves: Of this one image.
@@ -166,14 +168,7 @@ def train_image(
         image = image.crop((x, y, x + size, y + size))
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if preprocessing.color:
-        image = _color_jittered(image, preprocessing.color, rng)
-    pixels = np.asarray(image)
-    if preprocessing.lighting:
-        noise = _EIGENVECTORS @ (_EIGENVALUES * rng.normal(0, preprocessing.lighting, size=3))
-        shifted = pixels + np.round(255 * noise).astype(np.int16)
-        pixels = shifted.clip(0, 255).astype(np.uint8)
-    return pixels
+    return np.asarray(image), draw_colors(preprocessing.color, preprocessing.lighting, rng)
 
 
 def eval_image(
@@ -233,10 +228,3 @@ def _random_box(
             left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)
             return left, top, left + width, top + height
     return _central_box(size, zoom=1.0)
-
-
-def _color_jittered(image: Image.Image, color: float, rng: np.random.Generator) -> Image.Image:
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for index in rng.permutation(len(enhancers)):
-        image = enhancers[index](image).enhance(rng.uniform(1 - color, 1 + color))
-    return image
