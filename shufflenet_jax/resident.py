@@ -89,7 +89,7 @@ class Resident(Inputs):
             self.dataset.train,
             self.preprocessing,
             batch_size=_PART,
-            num_workers=self.num_workers,
+            num_workers=self.workers("train"),
             skipped=self.skipped["train"],
             ahead=False,
         )
@@ -106,7 +106,7 @@ class Resident(Inputs):
             self.dataset.test,
             self.preprocessing,
             batch_size=self.batch_size,
-            num_workers=self.num_workers,
+            num_workers=self.workers("test"),
             skipped=self.skipped["test"],
             share=share(),
             ahead=False,

@@ -7,6 +7,7 @@ from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
 from shufflenet_jax.data.memory import MEMORY_GB, fits
 from shufflenet_jax.data.pipeline import (
+    AUTO_WORKERS,
     STAND_IN,
     Batch,
     Batches,
@@ -18,6 +19,7 @@ from shufflenet_jax.data.preprocess import Moves, Preprocessing
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
+    "AUTO_WORKERS",
     "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",

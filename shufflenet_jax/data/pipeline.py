@@ -29,6 +29,9 @@ STAND_IN = (124, 116, 104)
 It is all zero once it is normalised.
 """
 
+AUTO_WORKERS = -1
+"""In place of a number of workers: as many as suit the machine (`shufflenet_jax.inputs.Inputs`)."""
+
 
 class Batch(NamedTuple):
     """Images and their classes: NumPy's arrays as they are made, JAX's on devices.
