@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # it imports JAX, and images are prepared without
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 # Principal components of ImageNet's RGB values from 0 to 1, from fb.resnet.torch's imagenet.lua.
-_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
-_EIGENVECTORS = np.array(
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
 
@@ -53,6 +53,6 @@ def draw_colors(color: float, lighting: float, rng: np.random.Generator) -> Colo
         order = rng.permutation(3).astype(np.int32)
         factor = rng.uniform(1 - color, 1 + color, 3).astype(np.float32)
     if lighting:
-        noise = _EIGENVECTORS @ (_EIGENVALUES * rng.normal(0, lighting, size=3))
+        noise = EIGENVECTORS @ (EIGENVALUES * rng.normal(0, lighting, size=3))
         light = np.round(255 * noise).astype(np.int32)
     return Colors(order, factor, light)
