@@ -178,7 +178,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--sections", default="*", metavar="GLOB", help="only these tables")
     bench.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
     bench.add_argument(
-        "--input", action="store_true", help="time how images become batches, and only that"
+        "--input",
+        nargs="?",
+        const=True,
+        default=False,
+        type=Path,
+        metavar="DIR",
+        help="time how images become batches, and only that; of class folders, or drawn ones",
     )
     bench.add_argument(
         "--seeds", action="store_true", help="time ways to train several seeds, and only those"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,10 +10,19 @@ from pathlib import Path
 from flax import nnx
 
 from shufflenet_jax.checkpoint import Checkpoints, Restored
-from shufflenet_jax.data import MEMORY_GB, NEVER_SKIPPED, Batch, Broken, Dataset, fits
+from shufflenet_jax.data import (
+    AUTO_WORKERS,
+    MEMORY_GB,
+    NEVER_SKIPPED,
+    Batch,
+    Broken,
+    Dataset,
+    fits,
+)
 from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate
+from shufflenet_jax.feed import Feed
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
@@ -37,12 +45,14 @@ class Progress:
       total: Steps of the whole run.
       loss: Mean training loss since the last report.
       rate: Steps a second since the last report.
+      waiting: Share of the time since then in which the devices had to wait for images.
     """
 
     step: int
     total: int
     loss: float
     rate: float
+    waiting: float = 0.0
 
 
 def fit(
@@ -53,7 +63,7 @@ def fit(
     seed: int,
     directory: Path,
     intervals: Intervals = DEFAULT_INTERVALS,
-    num_workers: int = 0,
+    num_workers: int = AUTO_WORKERS,
     memory_gb: float = MEMORY_GB,
     broken: Broken = NEVER_SKIPPED,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -77,7 +87,8 @@ def fit(
         what the network says of each test image (`read_predictions`). Where broken images are
         skipped, the rows of metrics say how many, as often as they were met ("skipped").
       intervals: How often to log, evaluate and save.
-      num_workers: Processes that prepare images; 0 prepares them in this one.
+      num_workers: Processes that prepare images; 0 prepares them in this one, and AUTO_WORKERS
+        chooses by cores and device (`shufflenet_jax.inputs.Inputs.workers`).
       memory_gb: Gigabytes of 10^9 bytes that the images of the data set may take on each device.
         If they take less, and training sees them moved and mirrored only, they are decoded once
         and stay there (`Resident`); else, or with 0, they are read anew in every epoch. No bit of
@@ -168,46 +179,31 @@ def fit(
         # Interrupted in the middle of it.
         if timetable.evaluates(start) and not record.has_test_at(start):
             answers = test_and_log(start)
-        batches = images.train(seed, total, start)
-        stack.enter_context(closing(batches))
-        pace = _Pace(start)
-        for step, batch in enumerate(batches, start + 1):
-            advance = train_step if batch.mask.all() else masked_step
-            record.state, metrics = advance(record.state, devices.place(batch))
+        feed = Feed(images.train(seed, total, start), devices, start, images.workers("train"))
+        stack.enter_context(closing(feed))
+        for step, (batch, is_whole) in enumerate(feed, start + 1):
+            advance = train_step if is_whole else masked_step
+            record.state, metrics = advance(record.state, batch)
+            feed.running(metrics["loss"])
             record.window.append(metrics)
             if timetable.logs(step):
                 row = record.summarise(step)
                 if broken.policy == "error":
                     del row["skipped"]
-                record.write(step, "train", row | {"learning_rate": float(schedule(step - 1))})
-                on_progress(Progress(step, total, row["loss"], pace.rate(step)))
+                row["learning_rate"] = float(schedule(step - 1))
+                pace = feed.pace(step)
+                record.write(step, "train", row, aside={"waiting": pace.waiting})
+                on_progress(Progress(step, total, row["loss"], *pace))
             record.go_on_or_save()
             if timetable.evaluates(step):
                 answers = test_and_log(step)
-                pace.pause(step)
+                feed.pause(step)
             if timetable.saves(step):
                 record.save()
         answers = answers or test()
         if is_lead():
             write_predictions(directory, answers.predictions(len(dataset.test)))
         return answers.evaluation()
-
-
-class _Pace:
-    """Steps a second, since the last time it was asked or paused."""
-
-    def __init__(self, step: int):
-        self.pause(step)
-
-    def pause(self, step: int) -> None:
-        """Leaves out the time until now, and with it the steps."""
-        self._since, self._step = time.monotonic(), step
-
-    def rate(self, step: int) -> float:
-        now = time.monotonic()
-        rate = (step - self._step) / (now - self._since)
-        self._since, self._step = now, step
-        return rate
 
 
 def _each(batches: Iterable[Batch], then: Callable[[], None]) -> Iterator[Batch]:

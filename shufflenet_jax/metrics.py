@@ -5,8 +5,9 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from shufflenet_jax.files import write_atomically
@@ -33,8 +34,13 @@ class MetricsLog:
         self._events = _Events(directory / "events", step)
         self._file = (directory / "metrics.jsonl").open("ab", buffering=0)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: Row, aside: Mapping[str, float] = MappingProxyType({})) -> None:
         """Appends one row, in one write, so that a reader sees it whole or not at all.
+
+        Args:
+          row: Of a step.
+          aside: Numbers that another attempt would not find again, such as times: events alone
+            have them.
 
         Raises:
           OSError: The disk is full, or another error; of the row, a part may have been written.
@@ -43,7 +49,7 @@ class MetricsLog:
         # What a disk that fills up takes of it is no error; what is left then is.
         while line:
             line = line[self._file.write(line) :]
-        self._events.write(row)
+        self._events.write({**row, **aside})
 
     def close(self) -> None:
         self._file.close()

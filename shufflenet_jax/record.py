@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 import jax
 from jaxtyping import Array
@@ -54,12 +55,18 @@ class Record:
         self._checkpoints, self._log, self._interruption = checkpoints, log, interruption
         self._saved = int(self.state.step)
 
-    def write(self, step: int, split: str, values: Mapping[str, float | int]) -> None:
-        """Adds a row."""
+    def write(
+        self,
+        step: int,
+        split: str,
+        values: Mapping[str, float | int],
+        aside: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Adds a row; what is written aside is no part of it (`MetricsLog.write`)."""
         row: Row = {"step": step, "split": split, **values}
         self.rows.append(row)
         if self._log:
-            self._log.write(row)
+            self._log.write(row, aside)
 
     def has_test_at(self, step: int) -> bool:
         """Whether there is a row of an evaluation at a step."""

@@ -89,14 +89,15 @@ class Resident(Inputs):
             self.dataset.train,
             self.preprocessing,
             batch_size=_PART,
-            num_workers=self.num_workers,
+            num_workers=self.workers("train"),
             skipped=self.skipped["train"],
             ahead=False,
         )
         for start, part in zip(range(0, count, _PART), self._each(parts), strict=True):
             rows = slice(start, min(start + _PART, count))
             kept = slice(rows.stop - start)
-            image[rows], label[rows], intact[rows] = (each[kept] for each in part)
+            image[rows], label[rows] = part.image[kept], part.label[kept]
+            intact[rows] = part.mask[kept]
         return _Decoded(self.devices.replicate(image), label, intact)
 
     @functools.cached_property
@@ -105,7 +106,7 @@ class Resident(Inputs):
             self.dataset.test,
             self.preprocessing,
             batch_size=self.batch_size,
-            num_workers=self.num_workers,
+            num_workers=self.workers("test"),
             skipped=self.skipped["test"],
             share=share(),
             ahead=False,

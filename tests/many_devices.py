@@ -16,6 +16,7 @@ from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.fit import Intervals, Preempted, fit
 from shufflenet_jax.initialisation import initialise
+from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.resident import Resident
 from shufflenet_jax.train import create_state, make_train_step
@@ -93,7 +94,7 @@ def flat(tree):
 
 def shard(batch, index, count):
     size = BATCH // count
-    return Batch(*(leaf[index * size : (index + 1) * size] for leaf in batch))
+    return jax.tree.map(lambda leaf: leaf[index * size : (index + 1) * size], batch)
 
 
 def compare(out, form):
@@ -119,6 +120,7 @@ def compare(out, form):
         found[f"own_{name}_{form}_by_hand"] = sum(flat(of(part)) for part in parts) / 2
     if form == "matmul":
         stay(found)
+        stream(found)
         evaluate(form, batches[:1], found)
         first(8).check(64)
         try:
@@ -139,8 +141,26 @@ def stay(found):
         batches = [*resident.train(0, 90, 80), *resident.test()]
         for batch in batches:
             assert len(devices.place(batch).image.addressable_shards) == count
-        for name, leaves in zip(Batch._fields, zip(*batches, strict=True), strict=True):
+        for name in ("image", "label", "mask"):
+            leaves = [getattr(batch, name) for batch in batches]
             found[f"resident_{name}_{count}"] = np.stack(leaves)
+
+
+def stream(found):
+    """Batches whose colours change on the devices."""
+    for count in (1, 8):
+        streamed = Streamed(
+            load("digits"),
+            Preprocessing(image_size=16),
+            BATCH,
+            first(count),
+            0,
+            {"train": None, "test": None},
+            int,
+        )
+        batches = list(streamed.train(0, 8, 4))
+        assert len(batches[0].image.addressable_shards) == count
+        found[f"streamed_image_{count}"] = np.stack([batch.image for batch in batches])
 
 
 def evaluate(form, batches, found):

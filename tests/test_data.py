@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -29,6 +30,7 @@ from shufflenet_jax.data.decode import BrokenImage, decode
 from shufflenet_jax.data.digits import Digits
 from shufflenet_jax.data.preprocess import draw_moves, eval_image, train_image
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.recolor import recolored
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,9 +49,16 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
+recolor = jax.jit(recolored)
+
+
 def augmented(preprocessing, image: bytes, key: str, rng) -> np.ndarray:
     """A training image by all that chance draws for it."""
-    return train_image(preprocessing, image, key, draw_moves(preprocessing, 1, rng).of(0), rng)
+    moves = draw_moves(preprocessing, 1, rng).of(0)
+    pixels, colors = train_image(preprocessing, image, key, moves, rng)
+    if preprocessing.recolors:
+        (pixels,) = recolor(*jax.tree.map(lambda each: each[None], (pixels, colors)))
+    return np.asarray(pixels)
 
 
 def write_folder(root: Path, *names: str) -> Path:
@@ -67,7 +76,7 @@ def everything(examples: data.Examples) -> list[tuple[bytes, int, str]]:
 
 def assert_equal_batches(got, expected) -> None:
     for one, other in zip(got, expected, strict=True):
-        for leaf, other_leaf in zip(one, other, strict=True):
+        for leaf, other_leaf in zip(*map(jax.tree.leaves, (one, other)), strict=True):
             assert leaf.dtype == other_leaf.dtype
             np.testing.assert_array_equal(leaf, other_leaf)
 
@@ -1077,7 +1086,7 @@ def test_batches_run_across_epochs():
 
 def test_augmentation_differs_by_epoch(digits):
     batches = data.train_batches([digits.train[0]], SHIFT, batch_size=1, seed=0, steps=20)
-    assert len({batch.image.tobytes() for batch in batches}) == 20
+    assert len({(batch.image.tobytes(), batch.colors.factor.tobytes()) for batch in batches}) == 20
 
 
 def test_resumed_batches_are_the_same(digits):
@@ -1107,7 +1116,7 @@ def test_evaluation_sees_every_image_once_in_order(digits, batch_size):
     batches = list(data.eval_batches(digits.test, PLAIN, batch_size=batch_size))
     assert {batch.image.shape for batch in batches} == {(batch_size, 8, 8, 3)}
     assert len(batches) == -(-449 // batch_size)
-    images, labels, masks = map(np.concatenate, zip(*batches, strict=True))
+    images, labels, masks = map(np.concatenate, zip(*map(jax.tree.leaves, batches), strict=True))
     assert masks.sum() == masks[:449].sum() == 449
     assert not images[449:].any()
     assert not labels[449:].any()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from runs import differences, last_step
@@ -76,7 +77,8 @@ def assert_equal_batches(shares, whole):
     parts = list(zip(*shares, strict=True))
     assert len(parts) == len(whole)
     for part, batch in zip(parts, whole, strict=True):
-        for leaves, expected in zip(zip(*part, strict=True), batch, strict=True):
+        leaves_of_parts = zip(*map(jax.tree.leaves, part), strict=True)
+        for leaves, expected in zip(leaves_of_parts, jax.tree.leaves(batch), strict=True):
             np.testing.assert_array_equal(np.concatenate(leaves), expected)
 
 
@@ -145,6 +147,14 @@ def test_images_that_stay_on_many_devices_are_those_of_one(found):
         one, many = found[f"resident_{name}_1"], found[f"resident_{name}_8"]
         np.testing.assert_array_equal(many, one)
         assert len(one) == 10 + 29
+
+
+@pytest.mark.slow
+def test_colours_on_many_devices_are_those_of_one(found):
+    """Bit by bit, where each device recolours its own share of a batch."""
+    one, many = found["streamed_image_1"], found["streamed_image_8"]
+    np.testing.assert_array_equal(many, one)
+    assert len(one) == 4
 
 
 def free_port():

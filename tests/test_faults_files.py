@@ -437,7 +437,7 @@ def test_torn_progress(tmp_path, drill):
     wrong = 0
     for damaged in contents:
         (tmp_path / "progress.json").write_bytes(damaged)
-        wrong += run.progress != {"step": 0, "total": 0, "loss": 0.0, "rate": 0.0}
+        wrong += any(run.progress.values())
     drill("damaged progress.json", tried=len(contents), wrong=wrong)
 
 

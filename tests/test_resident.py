@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import jax
 import numpy as np
 import pytest
 from runs import differences
@@ -46,7 +47,7 @@ def inputs(kind, dataset, directory, preprocessing=MOVED, budget=0.1, **options)
 
 def assert_equal_batches(got, expected):
     for one, other in zip(got, expected, strict=True):
-        for leaf, other_leaf in zip(one, other, strict=True):
+        for leaf, other_leaf in zip(*map(jax.tree.leaves, (one, other)), strict=True):
             assert leaf.dtype == other_leaf.dtype
             np.testing.assert_array_equal(leaf, other_leaf)
 

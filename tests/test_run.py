@@ -47,6 +47,7 @@ PROGRESSES = [
     *without(PROGRESS, *PROGRESS),
     *others(PROGRESS, step=(None, "5"), total=(None, HUGE), loss=(None, "nan", HUGE)),
     *others(PROGRESS, rate=(*NO_NUMBER, 1e-320, -1.0)),
+    *others(PROGRESS, waiting=(*NO_NUMBER, -0.1, 1.1)),
 ]
 
 
@@ -111,10 +112,10 @@ def test_a_damaged_attempt_is_told(run):
 def test_damaged_progress_is_none(run):
     run.record_attempt(1, ATTEMPT)
     put(run, "progress.json", json.dumps(PROGRESS).encode())
-    assert (run.progress, run.damage) == (PROGRESS, None)
+    assert (run.progress, run.damage) == (PROGRESS | {"waiting": 0.0}, None)
     for content in contents(*PROGRESSES):
         path = put(run, "progress.json", content)
-        assert run.progress == {"step": 0, "total": 0, "loss": 0.0, "rate": 0.0}, content
+        assert not any(run.progress.values()), content
         assert run.status == "interrupted"
         assert str(path) in run.damage
 

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> str:
 
     Args:
       options: json, quick, peers (names, or None for all), sections (a glob of their titles),
-        threads, input (only what images cost), seeds (only the ways to train several), sweep (only
+        threads, input (a folder of images, or true:
+        only what images cost), seeds (only the ways to train several), sweep (only
         what the runner costs, and a whole table), against (a commit or None, for the latter),
         learning (a budget or None: only learning curves, with assignments to it), and plot (a path
         or None).
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> str:
     if options.threads > (processors := len(os.sched_getaffinity(0))):
         raise InputError(f"{options.threads} threads, but {processors} processors")
     if options.input:
-        return input.table(options.threads)
+        return input.table(options.threads, None if options.input is True else options.input)
     if options.sweep:
         return sweep.table(options.against)
     if options.learning:

@@ -92,7 +92,19 @@ def table(states: Mapping[Run, str], most: int = 200) -> Table:
     if len(states) > most:
         summary += f"; {most} of {len(states)} listed (status --json lists all)"
     made = Table(title=summary, box=None, title_justify="left")
-    headings = ("cell", "seed", "state", "step", "loss", "steps/s", "left", "tries", "owner", "")
+    headings = (
+        "cell",
+        "seed",
+        "state",
+        "step",
+        "loss",
+        "steps/s",
+        "waits",
+        "left",
+        "tries",
+        "owner",
+        "",
+    )
     for heading in headings:
         justify: JustifyMethod = "left" if heading in ("cell", "state", "owner", "") else "right"
         made.add_column(heading, justify=justify, no_wrap=heading != "")
@@ -124,7 +136,10 @@ def _of_interest(states: Mapping[Run, str], most: int) -> Iterable[tuple[Run, st
 
 
 def _described(run: Run, state: str) -> dict[str, Any]:
-    """How a run stands; loss, rate (steps a second) and seconds left only while it is running."""
+    """How a run stands; loss, rate and so on only while it is running.
+
+    The rate is in steps a second; waiting is the share of the time spent waiting for images.
+    """
     begun = state != "missing"
     result = run.result if begun else None
     progress = {"step": 0, "total": 0} if not begun else run.progress
@@ -136,6 +151,7 @@ def _described(run: Run, state: str) -> dict[str, Any]:
         "steps": progress["total"] or None,
         "loss": None,
         "rate": None,
+        "waiting": None,
         "seconds_left": None,
         "attempts": run.num_attempts if begun else 0,
         "owner": None,
@@ -144,7 +160,7 @@ def _described(run: Run, state: str) -> dict[str, Any]:
         described["owner"] = run.owner
         if progress["rate"]:
             left = (progress["total"] - progress["step"]) / progress["rate"]
-            described |= {"loss": progress["loss"], "rate": progress["rate"]}
+            described |= {name: progress[name] for name in ("loss", "rate", "waiting")}
             described["seconds_left"] = round(left, 1)
     return described
 
@@ -152,9 +168,10 @@ def _described(run: Run, state: str) -> dict[str, Any]:
 def _row(run: Run, state: str) -> list[str]:
     described = _described(run, state)
     steps = f"{described['step']}/{described['steps']}" if described["steps"] else ""
-    row = [run.cell.name, str(run.seed), state, steps, "", "", ""]
+    row = [run.cell.name, str(run.seed), state, steps, "", "", "", ""]
     if described["rate"]:
         left = int(described["seconds_left"])
         row[4:] = [f"{described['loss']:.3f}", f"{described['rate']:.1f}"]
+        row.append(f"{described['waiting']:.0%}")
         row.append(f"{left // 60}:{left % 60:02}")
     return [*row, str(described["attempts"] or ""), described["owner"] or "", outcome(run)]

@@ -128,10 +128,10 @@ def budget(name: str) -> ConfigDict:
     """Returns the configuration of a budget.
 
     Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
-    ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images;
-    memory_gb, what decoded images may take on each device; broken and broken_budget, the fields of
-    `Broken`), ``recipe``, ``intervals`` and ``limits`` (the fields of `Recipe`, `Intervals` and
-    `Limits`), ``ray`` and ``slurm`` (those of the engines).
+    ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images, -1
+    for as many as suit the machine; memory_gb, what decoded images may take on each device; broken
+    and broken_budget, the fields of `Broken`), ``recipe``, ``intervals`` and ``limits`` (the fields
+    of `Recipe`, `Intervals` and `Limits`), ``ray`` and ``slurm`` (those of the engines).
 
     Raises:
       InputError: There is none of that name.

@@ -15,7 +15,7 @@ from experiments.sweep.identity import Values, nested
 from experiments.sweep.limits import Limits
 from shufflenet_jax import zoo
 from shufflenet_jax.cost import complexity
-from shufflenet_jax.data import Broken, Dataset, Preprocessing
+from shufflenet_jax.data import AUTO_WORKERS, Broken, Dataset, Preprocessing
 from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.intervals import Intervals
 from shufflenet_jax.recipe import Recipe
@@ -75,8 +75,11 @@ def check(values: Values, examples: int) -> None:
     _made(Intervals, "intervals", values)
     limits_of(values)
     Broken(values["data.broken"], values["data.broken_budget"])
-    if values["data.workers"] < 0:
-        raise InputError(f"data.workers must be at least 0, not {values['data.workers']}")
+    if values["data.workers"] < AUTO_WORKERS:
+        raise InputError(
+            f"data.workers must be at least 0, or {AUTO_WORKERS} to be chosen, "
+            f"not {values['data.workers']}"
+        )
     if not values["data.memory_gb"] >= 0:  # nor is a NaN
         raise InputError(f"data.memory_gb must be at least 0, not {values['data.memory_gb']}")
     if recipe.batch_size > examples:

@@ -70,9 +70,9 @@ class Run:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """Where it stands: step, total, loss, rate; all zero before the first report."""
-        nothing = {"step": 0, "total": 0, "loss": 0.0, "rate": 0.0}
-        return _read(self._progress_file, _is_progress)[0] or nothing
+        """Where it stands, see `Progress`; all zero before the first report."""
+        nothing = {"step": 0, "total": 0, "loss": 0.0, "rate": 0.0, "waiting": 0.0}
+        return nothing | (_read(self._progress_file, _is_progress)[0] or {})
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -218,7 +218,9 @@ def _is_progress(content: dict[str, Any]) -> bool:
             # A loss may be no finite number: that is what ends a run that diverges.
             is_loss = isinstance(loss, float) or _is_number(loss)
             is_rate = _is_number(rate) and (rate == 0 or rate > 1e-9)  # it is divided by
-            return _is_count(step) and _is_count(total) and is_loss and is_rate
+            waiting = content.get("waiting", 0.0)  # versions before this one did not count it
+            is_share = _is_number(waiting) and 0 <= waiting <= 1
+            return _is_count(step) and _is_count(total) and is_loss and is_rate and is_share
     return False
 
 

@@ -11,7 +11,7 @@ from experiments.launchers.engines import ENGINES
 from experiments.sweep.assignment import parse, split
 from experiments.sweep.identity import flat
 from experiments.sweep.limits import Limits
-from shufflenet_jax.data import MEMORY_GB, NEVER_SKIPPED
+from shufflenet_jax.data import AUTO_WORKERS, MEMORY_GB, NEVER_SKIPPED
 from shufflenet_jax.errors import InputError, did_you_mean
 
 # Where data lie, who prepares them, whether they stay on the devices and what trains changes no
@@ -35,7 +35,7 @@ def default_settings() -> dict[str, Any]:
         {
             "data": {
                 "dir": "",
-                "workers": 0,
+                "workers": AUTO_WORKERS,
                 "memory_gb": MEMORY_GB,
                 "broken": NEVER_SKIPPED.policy,
                 "broken_budget": NEVER_SKIPPED.budget,

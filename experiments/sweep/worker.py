@@ -39,7 +39,10 @@ from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
 from shufflenet_jax.generation import GENERATION
 from shufflenet_jax.trained import describe
 
-_PACKAGES = ("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
+_PACKAGES = (
+    *("shufflenet-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint"),
+    *("pillow", "simplejpeg", "cykooz-resizer"),  # they make the pixels
+)
 _STOP_SECONDS = 1.0
 
 _MAY_PASS = (

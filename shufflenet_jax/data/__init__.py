@@ -1,11 +1,13 @@
 """Image data: TFDS and class folders, PIL preprocessing, grain batches; without TensorFlow."""
 
 from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
+from shufflenet_jax.data.colors import Colors
 from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Identity
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
 from shufflenet_jax.data.memory import MEMORY_GB, fits
 from shufflenet_jax.data.pipeline import (
+    AUTO_WORKERS,
     STAND_IN,
     Batch,
     Batches,
@@ -17,6 +19,7 @@ from shufflenet_jax.data.preprocess import Moves, Preprocessing
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
+    "AUTO_WORKERS",
     "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",
@@ -24,6 +27,7 @@ __all__ = [
     "Batches",
     "Broken",
     "BrokenImage",
+    "Colors",
     "Dataset",
     "Draws",
     "Example",

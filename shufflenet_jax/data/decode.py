@@ -1,5 +1,7 @@
 """From an encoded image to RGB, by pinned decoders of PIL, so that pixels do not differ by machine.
 
+Most JPEGs are decoded faster, to the same pixels (`shufflenet_jax.data.part`).
+
 JPEG, PNG, WebP and BMP are read, whatever the name of the file says. Of several frames the first
 is read. Transparency and EXIF orientation are ignored. TIFF is not read: its pixels may be of any
 kind, of which 8 bits of RGB are not defined. Nor is GIF.
@@ -79,10 +81,21 @@ def decode(encoded: bytes, key: str) -> Image.Image:
         return rgb(opened(encoded))
 
 
+def is_jpeg(encoded: bytes) -> bool:
+    """Whether the bytes begin as those of a JPEG."""
+    return encoded.startswith(b"\xff\xd8\xff")
+
+
+def limit(pixels: int) -> None:
+    """Refuses to decode more pixels than MOST_PIXELS; to be called within `naming`."""
+    if pixels > MOST_PIXELS:
+        raise _TooLarge
+
+
 def opened(encoded: bytes) -> ImageFile.ImageFile:
     """Reads the header of an image."""
     # Image.open would warn of sizes, and refuse some.
-    if encoded.startswith(b"\xff\xd8\xff"):
+    if is_jpeg(encoded):
         return JpegImagePlugin.JpegImageFile(io.BytesIO(_bare_jpeg(encoded)))
     if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImagePlugin.PngImageFile(io.BytesIO(_bare_png(encoded)))
@@ -99,8 +112,7 @@ def rgb(image: Image.Image) -> Image.Image:
     Of 16-bit intensities the upper byte is kept, as PIL does of 16-bit colours. Where no
     intensity of an image reaches 256, it holds 8-bit values, as masks often do: they are kept.
     """
-    if image.width * image.height > MOST_PIXELS:
-        raise _TooLarge
+    limit(image.width * image.height)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         image = Image.fromarray((values if values.max() < 256 else values >> 8).astype(np.uint8))

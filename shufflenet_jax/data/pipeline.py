@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from shufflenet_jax.data.broken import Skipped
+from shufflenet_jax.data.colors import Colors, unchanged
 from shufflenet_jax.data.dataset import Example, Examples
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
@@ -28,6 +29,9 @@ STAND_IN = (124, 116, 104)
 It is all zero once it is normalised.
 """
 
+AUTO_WORKERS = -1
+"""In place of a number of workers: as many as suit the machine (`shufflenet_jax.inputs.Inputs`)."""
+
 
 class Batch(NamedTuple):
     """Images and their classes: NumPy's arrays as they are made, JAX's on devices.
@@ -37,11 +41,14 @@ class Batch(NamedTuple):
       label: Class numbers.
       mask: False where an image is broken and skipped, and where the last batch of an evaluation
         is padded.
+      colors: How the colours of the images are yet to change (`shufflenet_jax.recolor`); None
+        where they are as a network sees them.
     """
 
     image: "UInt8[np.ndarray | Array, 'b h w 3']"
     label: "Int32[np.ndarray | Array, ' b']"
     mask: "Bool[np.ndarray | Array, ' b']"
+    colors: Colors | None = None
 
 
 Batches = Generator[Batch, None, None]
@@ -92,9 +99,10 @@ def train_batches(
     """The batches of steps start_step to steps - 1 of a training run.
 
     The images are shuffled anew every epoch; a batch may hold the end of one epoch and the
-    start of the next. Batch k depends on the seed and on k alone, not on where the run was
-    resumed, on the number of workers, or on the number of shares that together are the batch. An
-    image that is skipped keeps its place: the others are the same as if it were intact.
+    start of the next. Their colours are yet to change. Batch k depends on the seed and on k alone,
+    not on where the run was resumed, on the number of workers, or on the number of shares that
+    together are the batch. An image that is skipped keeps its place: the others are the same as if
+    it were intact.
 
     Args:
       batch_size: Images of a whole batch.
@@ -165,17 +173,24 @@ class _TrainBatch:
 
     def __call__(self, step: int) -> _Made:
         numbers, moves = self.draws.images(step), self.draws.moves(step)
+        colors = unchanged(len(self.places))
 
         def read(example: Example, row: int) -> _Pixels:
             place = self.places[row]
             rng = self.draws.rng(step, place)
-            return train_image(
+            pixels, drawn = train_image(
                 preprocessing, example["image"], example["key"], moves.of(place), rng
             )
+            for all_rows, own in zip(colors, drawn, strict=True):
+                all_rows[row] = own
+            return pixels
 
         preprocessing = self.draws.preprocessing
         chosen = numbers[self.places.start : self.places.stop].tolist()
-        return _filled(chosen, self.examples, read, preprocessing, len(self.places), self.skip)
+        batch, broken = _filled(
+            chosen, self.examples, read, preprocessing, len(self.places), self.skip
+        )
+        return (batch._replace(colors=colors) if preprocessing.recolors else batch), broken
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From an encoded image to what a network sees, with PIL throughout."""
+"""From an encoded image to what a network sees: which part of it, moved and mirrored."""
 
 import math
 import numbers
@@ -7,30 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
-from PIL import Image, ImageEnhance
 
-from shufflenet_jax.data.decode import naming, opened, rgb
+from shufflenet_jax.data.colors import Colors, draw_colors
+from shufflenet_jax.data.decode import naming
+from shufflenet_jax.data.part import Box, cut_out
 from shufflenet_jax.errors import InputError
 
 if TYPE_CHECKING:  # it imports JAX, and images are prepared without
     from jaxtyping import Array
 
-_Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
-
-# How much finer than asked for an image is before it is resized properly; what is finer still
-# is first thinned out by whole factors, which is cheap.
-_REDUCING_GAP = 2
-
 _RANGE = "two numbers, least and greatest, from {} to {}"
 
 # The greatest image_size: beyond it a batch of a few fills the memory.
 _LARGEST = 8192
-
-# Principal components of ImageNet's RGB values from 0 to 1, from fb.resnet.torch's imagenet.lua.
-_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
-_EIGENVECTORS = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,12 @@ class Preprocessing:
     @property
     def only_moves(self) -> bool:
         """Whether training sees the evaluation images, moved and mirrored, and no other pixels."""
-        return self.crop == "shift" and not self.color and not self.lighting
+        return self.crop == "shift" and not self.recolors
+
+    @property
+    def recolors(self) -> bool:
+        """Whether the colours of training images change."""
+        return bool(self.color or self.lighting)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -145,35 +139,25 @@ def train_image(
     key: str,
     moves: Moves,
     rng: np.random.Generator,
-) -> UInt8[np.ndarray, "s s 3"]:
-    """Decodes and augments an image; what it does depends on ``moves`` and ``rng`` alone.
+) -> tuple[UInt8[np.ndarray, "s s 3"], Colors]:
+    """Decodes, crops and mirrors an image, and draws how its colours are to change.
+
+    All depends on ``moves`` and ``rng`` alone.
 
     Args:
       moves: Of this one image.
       rng: Draws all that is not a move; nothing where `Preprocessing.only_moves`.
     """
-    size = preprocessing.image_size
-    image: Image.Image
-    with naming(key):
-        image = opened(encoded)
+
+    def choose(extent: tuple[int, int]) -> Box:
         if preprocessing.crop == "shift":
-            box = _central_box(image.size, preprocessing.eval_resize)
-        else:
-            box = _random_box(image.size, preprocessing.scale, preprocessing.ratio, rng)
-        image = _resized(image, box, size)
-    x, y, flip = (each.item() for each in moves)
-    if x or y:
-        image = image.crop((x, y, x + size, y + size))
-    if flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if preprocessing.color:
-        image = _color_jittered(image, preprocessing.color, rng)
-    pixels = np.asarray(image)
-    if preprocessing.lighting:
-        noise = _EIGENVECTORS @ (_EIGENVALUES * rng.normal(0, preprocessing.lighting, size=3))
-        shifted = pixels + np.round(255 * noise).astype(np.int16)
-        pixels = shifted.clip(0, 255).astype(np.uint8)
-    return pixels
+            return _central_box(extent, preprocessing.eval_resize)
+        return _random_box(extent, preprocessing.scale, preprocessing.ratio, rng)
+
+    with naming(key):
+        pixels = cut_out(encoded, choose, preprocessing.image_size)
+    pixels = _moved(pixels, *(each.item() for each in moves))
+    return pixels, draw_colors(preprocessing.color, preprocessing.lighting, rng)
 
 
 def eval_image(
@@ -181,34 +165,32 @@ def eval_image(
 ) -> UInt8[np.ndarray, "s s 3"]:
     """Decodes an image, and cuts out the central square of it, resized."""
     with naming(key):
-        image = opened(encoded)
-        box = _central_box(image.size, preprocessing.eval_resize)
-        return np.asarray(_resized(image, box, preprocessing.image_size))
+        return cut_out(
+            encoded,
+            lambda extent: _central_box(extent, preprocessing.eval_resize),
+            preprocessing.image_size,
+        )
 
 
-def _resized(image: Image.Image, box: _Box, size: int) -> Image.Image:
-    """Resizes a part of an image, just opened, to a square."""
-    width, height = image.size
-    # A JPEG decodes faster to 1/2, 1/4 or 1/8 of its size.
-    least = (
-        math.ceil(width * _REDUCING_GAP * size / (box[2] - box[0])),
-        math.ceil(height * _REDUCING_GAP * size / (box[3] - box[1])),
-    )
-    _, extent = image.draft(None, least) or (None, (0, 0, width, height))
-    image = rgb(image)
-    x, y = extent[2] / width, extent[3] / height
-    left, top = box[0] * x, box[1] * y
-    right, bottom = min(box[2] * x, image.width), min(box[3] * y, image.height)
-    return image.resize(
-        (size, size),
-        # Bicubic as in fb.resnet.torch's transforms.lua, whose recipe ResNeXt's is.
-        Image.Resampling.BICUBIC,
-        box=(left, top, right, bottom),
-        reducing_gap=_REDUCING_GAP,
-    )
+def _moved(
+    pixels: UInt8[np.ndarray, "s s 3"], x: int, y: int, flip: bool
+) -> UInt8[np.ndarray, "s s 3"]:
+    """Sees an image from further right and down, with zeros beyond it, and then mirrored."""
+    if x or y:
+        size = len(pixels)
+        seen = np.zeros_like(pixels)
+        seen[max(0, -y) : size - max(0, y), max(0, -x) : size - max(0, x)] = pixels[
+            max(0, y) : size + min(0, y), max(0, x) : size + min(0, x)
+        ]
+        pixels = seen
+    if flip:
+        # As wholes, pixels are reversed in half the time.
+        whole = np.ascontiguousarray(pixels).view("V3")
+        pixels = np.ascontiguousarray(whole[:, ::-1]).view(np.uint8)
+    return pixels
 
 
-def _central_box(size: tuple[int, int], zoom: float) -> _Box:
+def _central_box(size: tuple[int, int], zoom: float) -> Box:
     side = min(size) / zoom
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     return left, top, left + side, top + side
@@ -219,7 +201,7 @@ def _random_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     rng: np.random.Generator,
-) -> _Box:
+) -> Box:
     """A part with its area uniform in ``scale`` and its shape log-uniform in ``ratio``.
 
     Inception's augmentation (arXiv 1409.4842, section 6). The central square where ten tries
@@ -233,10 +215,3 @@ def _random_box(
             left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)
             return left, top, left + width, top + height
     return _central_box(size, zoom=1.0)
-
-
-def _color_jittered(image: Image.Image, color: float, rng: np.random.Generator) -> Image.Image:
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for index in rng.permutation(len(enhancers)):
-        image = enhancers[index](image).enhance(rng.uniform(1 - color, 1 + color))
-    return image
