@@ -9,6 +9,9 @@ import optax
 from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError
 
+PRECISIONS = ("float32", "bfloat16")
+"""What networks can be trained in. float16 would need its loss scaled."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -28,6 +31,8 @@ class Recipe:
         batch, so that the number of devices changes nothing but rounding; or "device", those of
         each device's share, without communication. The running statistics are then the mean over
         the devices.
+      precision: What networks compute in, forward and backward: "float32" or "bfloat16". Logits,
+        loss, parameters, statistics of BN and updates are float32 with either.
       preprocessing: Image size, augmentation and the evaluation crop.
 
     Raises:
@@ -42,6 +47,7 @@ class Recipe:
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     batch_norm: str = "global"
+    precision: str = "float32"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -60,6 +66,7 @@ class Recipe:
                 lambda x: 0 <= x < 1,
             ),
             (("batch_norm",), str, "global or device", lambda text: text in ("global", "device")),
+            (("precision",), str, "float32 or bfloat16", lambda text: text in PRECISIONS),
             (("preprocessing",), Preprocessing, "a Preprocessing", lambda _: True),
         ):
             for name in names:

@@ -76,6 +76,7 @@ def make_train_step(
     *,
     masked: bool = False,
     batch_norm: str = "global",
+    precision: str = "float32",
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
@@ -92,7 +93,7 @@ def make_train_step(
       masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
-      batch_norm: See `Recipe`.
+      batch_norm, precision: See `Recipe`.
       devices: What the batch is split over; they must hold state and batch.
     """
 
@@ -110,7 +111,7 @@ def make_train_step(
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         if batch_norm == "global":
             network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
-        images = normalise(batch.image)
+        images = normalise(batch.image, precision)
         if isinstance(network, ManyHeaded):
             heads = network.heads(images, devices.own_key(key))
         else:

@@ -44,7 +44,10 @@ def avg_pool(x: Array, window: Window) -> Array:
 
 
 def global_avg_pool(x: Array) -> Array:
-    """The sums as a product with a vector of ones; 16 bits are rounded to once, at the end."""
+    """The sums as a product with a vector of ones."""
+    if x.dtype != jnp.float32:
+        # Such a product would have to add up in float32, and so would multiply in its gradient.
+        return direct.global_avg_pool(x)
     channels, height, width, batch = x.shape
     sums = jnp.einsum(
         "cnb,n->cb",
@@ -52,7 +55,7 @@ def global_avg_pool(x: Array) -> Array:
         jnp.ones(height * width, x.dtype),
         preferred_element_type=jnp.float32,
     )
-    return (sums / (height * width)).astype(x.dtype)
+    return sums / (height * width)
 
 
 def batch_norm(
