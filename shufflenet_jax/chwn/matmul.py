@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from shufflenet_jax.chwn import dense, direct, norm, pool
+from shufflenet_jax.chwn.axis import Axis
 from shufflenet_jax.chwn.depthwise import SMALL, depthwise, of_small_maps
 from shufflenet_jax.chwn.form import Form
 from shufflenet_jax.chwn.fusion import CompiledApart
@@ -63,12 +64,12 @@ def batch_norm(
     scale: Array,
     bias: Array,
     epsilon: float,
-    axis_name: str | None,
+    axis: Axis | None,
     shortcut: Array | None,
 ) -> tuple[Array, Array, Array]:
     """One multiply-add an element, backward too."""
     arrays = (x, scale, bias) if shortcut is None else (x, scale, bias, shortcut)
-    return norm.batch_norm(*arrays, epsilon=epsilon, axis_name=axis_name)
+    return norm.batch_norm(*arrays, epsilon=epsilon, axis=axis)
 
 
 def _add_relu_of_rows(x: Array, y: Array) -> Array:
