@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
+from shufflenet_jax import chwn
 from shufflenet_jax.data import Batch, Share
 from shufflenet_jax.errors import InputError
 
@@ -46,19 +47,54 @@ class Devices:
         return cls(jax.make_mesh((count,), (_AXIS,), axis_types=(AxisType.Auto,)))
 
     @property
-    def axis(self) -> str | None:
-        """The name of the mesh's axis."""
-        return _AXIS if self.mesh else None
+    def count(self) -> int:
+        """How many they are."""
+        return self.mesh.size if self.mesh else 1
 
-    def check(self, batch_size: int) -> None:
-        """Refuses a batch that cannot be shared out evenly.
+    def check(self, batch_size: int, accumulate: int = 1, batch_norm: str = "global") -> None:
+        """Refuses a batch that cannot be shared out evenly; see `Recipe` for the arguments.
 
         Raises:
-          InputError: The devices do not divide it; both numbers are named.
+          InputError: The devices do not divide it, or what each computes at a time does not go
+            with the images that batch normalisation normalises together. All numbers are named.
         """
-        count = self.mesh.size if self.mesh else 1
-        if batch_size % count:
-            raise InputError(f"batch size {batch_size} does not divide among {count} devices")
+        if batch_size % self.count:
+            raise InputError(f"batch size {batch_size} does not divide among {self.count} devices")
+        if batch_size % (self.count * accumulate):
+            raise InputError(
+                f"batch size {batch_size} does not divide among {self.count} devices in "
+                f"{accumulate} micro-batches each: choose another recipe.accumulate"
+            )
+        self.normalised_together(batch_norm, batch_size // self.count // accumulate)
+
+    def normalised_together(self, batch_norm: str, images: int) -> tuple[chwn.Axis | None, int]:
+        """What batch normalisation takes its statistics of, within `split`.
+
+        Args:
+          batch_norm: See `Recipe`.
+          images: What each device computes at a time.
+
+        Returns:
+          The axis over which they are means, if they are of several devices; and into how many
+          parts the images of a device fall, each with statistics of its own.
+
+        Raises:
+          InputError: Groups of the size can be made neither within a device nor of whole devices.
+        """
+        everywhere = chwn.Axis(_AXIS) if self.mesh else None
+        if batch_norm in ("device", "global"):
+            return (everywhere if batch_norm == "global" else None), 1
+        size = int(batch_norm)
+        if images % size == 0:
+            return None, images // size
+        together, rest = divmod(size, images)
+        if rest or together > self.count or self.count % together:
+            raise InputError(
+                f"batch normalisation over {size} images does not go with {self.count} devices "
+                f"that compute {images} each at a time: choose another recipe.batch_norm, of "
+                f"{images} or less, or less recipe.accumulate"
+            )
+        return (everywhere if together == self.count else chwn.Axis(_AXIS, together)), 1
 
     def place(self, tree: Tree) -> Tree:
         """Makes arrays that are split over the devices, of this process's share of each.
@@ -90,7 +126,7 @@ class Devices:
 
         def own(batch: Batch, *replicated: PyTree[Array]) -> Tree:
             # Else JAX would sum the gradient of each parameter where it is used, one by one.
-            return function(batch, *jax.lax.pcast(replicated, _AXIS, to="varying"))
+            return function(batch, *self.varying(replicated))
 
         @functools.wraps(function)
         def whole(batch: Batch, *replicated: PyTree[Array]) -> Tree:
@@ -129,6 +165,10 @@ class Devices:
     def mean(self, tree: Tree) -> Tree:
         """Within `split`: the means over all devices."""
         return jax.lax.pmean(tree, _AXIS) if self.mesh else tree
+
+    def varying(self, tree: Tree) -> Tree:
+        """Within `split`: equal arrays, as what each device may add its own to."""
+        return jax.lax.pcast(tree, _AXIS, to="varying") if self.mesh else tree
 
     def own_key(self, key: jax.Array) -> jax.Array:
         """Within `split`: a key for random numbers that differ from device to device."""

@@ -68,19 +68,21 @@ class Answers:
 
 
 def make_evaluate(
-    graphdef: nnx.GraphDef, devices: Devices = ONE_DEVICE
+    graphdef: nnx.GraphDef, devices: Devices = ONE_DEVICE, precision: str = "float32"
 ) -> Callable[[State, Iterable[Batch]], Answers]:
     """Returns ``evaluate(state, batches)``, which asks about every image exactly once.
 
     Args:
       graphdef: From `create_state`.
       devices: What each batch is split over; they must hold state and batches.
+      precision: What the network computes in.
     """
 
     @jax.jit
     @devices.map
     def ask(batch: Batch, params: dict, batch_stats: dict) -> Answers:
-        logits = nnx.merge(graphdef, params, batch_stats)(normalise(batch.image), train=False)
+        images = normalise(batch.image, precision)
+        logits = nnx.merge(graphdef, params, batch_stats)(images, train=False)
         _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
         hits = best == batch.label[:, None]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)

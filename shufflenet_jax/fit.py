@@ -106,11 +106,12 @@ def fit(
       OSError: The disk is full, or another error of a file; called again once that is mended, it
         goes on from the checkpoint before.
       InputError: An image is broken, or more are than may be skipped; the batch size does not
-        divide among the devices; broken images may be skipped, but there are several processes; the
-        checkpoints are of another network.
+        divide among the devices and micro-batches, or not as batch normalisation asks for; broken
+        images may be skipped, but there are several processes; the checkpoints are of another
+        network.
     """
     devices = Devices.all()
-    devices.check(recipe.batch_size)
+    devices.check(recipe.batch_size, recipe.accumulate, recipe.batch_norm)
     if broken.policy == "skip" and share().count > 1:
         raise InputError(
             "broken images can be skipped by a single process only: set data.broken=error"
@@ -129,11 +130,13 @@ def fit(
             seed,
             masked=masked,
             batch_norm=recipe.batch_norm,
+            accumulate=recipe.accumulate,
+            precision=recipe.precision,
             devices=devices,
         )
         for masked in (False, True)
     )
-    evaluate = make_evaluate(graphdef, devices)
+    evaluate = make_evaluate(graphdef, devices, recipe.precision)
     directory.mkdir(parents=True, exist_ok=True)
     skipped = {
         split: broken.skipped(split, len(examples), directory)

@@ -18,11 +18,16 @@ _AXES = ("batch", "height", "width", "channels")
 
 
 def normalise(
-    images: UInt8[Array, "b h w 3"] | UInt8[np.ndarray, "b h w 3"],
+    images: UInt8[Array, "b h w 3"] | UInt8[np.ndarray, "b h w 3"], precision: str = "float32"
 ) -> Float[Array, "b h w 3"]:
-    """Takes RGB images of 0 to 255 to the range the networks are trained on."""
+    """Takes RGB images of 0 to 255 to the range the networks are trained on.
+
+    Args:
+      images: The bytes.
+      precision: The type of what is returned, and so the one that a network computes in.
+    """
     mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (PIXEL_MEAN, PIXEL_STD))
-    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+    return ((jnp.asarray(images, jnp.float32) / 255 - mean) / std).astype(precision)
 
 
 def check_images(images: Images, channels: int | None = 3) -> Float[Array, "b h w c"]:

@@ -102,7 +102,9 @@ class BatchNorm(nnx.Module):
       rngs: Source of what it starts with.
 
     Attributes:
-      axis_name: Where it is set, the statistics are those of the batch over this mapped axis.
+      axis: Where it is set, the statistics are those of the batch over this mapped axis.
+      parts: How many runs of images in the batch are each normalised by their own statistics. The
+        running ones then move to their mean.
     """
 
     momentum = 0.9
@@ -118,7 +120,8 @@ class BatchNorm(nnx.Module):
         self.channels = channels
         self.epsilon = epsilon
         self.ends_residual = ends_residual
-        self.axis_name: str | None = None
+        self.axis: chwn.Axis | None = None
+        self.parts = 1
         self.initialise(scheme(), rngs)
 
     def initialise(self, scheme: Scheme, rngs: nnx.Rngs) -> None:
@@ -144,11 +147,30 @@ class BatchNorm(nnx.Module):
             centred = x.astype(jnp.float32) - chwn.per_channel(self.mean[...])
             y = (centred * chwn.per_channel(gain) + chwn.per_channel(bias)).astype(x.dtype)
             return y if shortcut is None else chwn.add_relu(shortcut, y)
-        y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis_name, shortcut)
+        if self.parts == 1:
+            y, mean, var = chwn.batch_norm(x, scale, bias, self.epsilon, self.axis, shortcut)
+        else:
+            y, mean, var = self._of_parts(x, shortcut)
         # An assignment to [...] would ask for shardings, for which JAX searches the whole trace.
         self.mean.set_value(self.momentum * self.mean[...] + (1 - self.momentum) * mean)
         self.var.set_value(self.momentum * self.var[...] + (1 - self.momentum) * var)
         return y
+
+    def _of_parts(
+        self, x: Float[Array, "c h w b"], shortcut: Float[Array, "c h w b"] | None
+    ) -> tuple[Float[Array, "c h w b"], Float[Array, " c"], Float[Array, " c"]]:
+        """As `chwn.batch_norm` of each part, with the means of their statistics."""
+
+        def norm(*maps: Array) -> tuple[Array, Array, Array]:
+            first, *rest = maps
+            return chwn.batch_norm(
+                first, self.scale[...], self.bias[...], self.epsilon, self.axis, *rest
+            )
+
+        split = (*x.shape[:-1], self.parts, x.shape[-1] // self.parts)
+        maps = [each.reshape(split) for each in (x, shortcut) if each is not None]
+        y, mean, var = jax.vmap(norm, in_axes=-2, out_axes=(-2, 0, 0))(*maps)
+        return y.reshape(x.shape), mean.mean(0), var.mean(0)
 
 
 class ConvNorm(nnx.Module):

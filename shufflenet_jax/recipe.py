@@ -9,6 +9,9 @@ import optax
 from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError
 
+PRECISIONS = ("float32", "bfloat16")
+"""What networks can be trained in. float16 would need its loss scaled."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -24,10 +27,17 @@ class Recipe:
       label_smoothing: Share of the target spread over all classes.
       clip_norm: Gradients whose norm, of all together, is greater are scaled down to it (arXiv
         1211.5063); 0 for none. Deep networks without batch normalisation need it.
-      batch_norm: On several devices, what BN normalises by: "global", the statistics of the whole
-        batch, so that the number of devices changes nothing but rounding; or "device", those of
-        each device's share, without communication. The running statistics are then the mean over
-        the devices.
+      batch_norm: What BN normalises by: "global", the statistics of all images that are computed
+        at a time, so that the number of devices changes nothing but rounding; "device", those of
+        each device's share of them, without communication; or a number, as "256": those of so many
+        images, on any number of devices. The running statistics are the mean over all groups of a
+        step.
+      accumulate: Micro-batches that a step is computed in, one after the other, which takes as much
+        less memory for activations. Every so many-th image is of the same. Gradients are the means
+        over all of the batch; but for BN, which sees a micro-batch at a time, they are those of the
+        whole batch.
+      precision: What networks compute in, forward and backward: "float32" or "bfloat16". Logits,
+        loss, parameters, statistics of BN and updates are float32 with either.
       preprocessing: Image size, augmentation and the evaluation crop.
 
     Raises:
@@ -42,11 +52,18 @@ class Recipe:
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     batch_norm: str = "global"
+    accumulate: int = 1
+    precision: str = "float32"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
         for names, kind, rule, holds in (
-            (("epochs", "batch_size"), int, "an integer of at least 1", lambda n: n >= 1),
+            (
+                ("epochs", "batch_size", "accumulate"),
+                int,
+                "an integer of at least 1",
+                lambda n: n >= 1,
+            ),
             (
                 ("learning_rate", "weight_decay", "clip_norm"),
                 (int, float),
@@ -59,7 +76,13 @@ class Recipe:
                 "a number in [0, 1)",
                 lambda x: 0 <= x < 1,
             ),
-            (("batch_norm",), str, "global or device", lambda text: text in ("global", "device")),
+            (
+                ("batch_norm",),
+                str,
+                "global, device or a number of images",
+                lambda text: text in ("global", "device") or _is_count(text),
+            ),
+            (("precision",), str, "float32 or bfloat16", lambda text: text in PRECISIONS),
             (("preprocessing",), Preprocessing, "a Preprocessing", lambda _: True),
         ):
             for name in names:
@@ -67,6 +90,18 @@ class Recipe:
                 # A truth value is an integer to Python.
                 if not isinstance(value, kind) or isinstance(value, bool) or not holds(value):
                     raise InputError(f"{name} must be {rule}, not {value!r}")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} "
+                "micro-batches"
+            )
+        at_a_time = self.batch_size // self.accumulate
+        if _is_count(self.batch_norm) and at_a_time % int(self.batch_norm):
+            raise InputError(
+                f"batch_norm={self.batch_norm} does not divide the {at_a_time} images that are "
+                "computed at a time (batch_size / accumulate): choose a number that does, global "
+                "or device"
+            )
 
     def steps(self, num_examples: int) -> int:
         """Training steps on a data set of that many images."""
@@ -84,6 +119,10 @@ class Recipe:
     def schedule(self, steps: int) -> optax.Schedule:
         """The learning rate at each step, from 0 to steps - 1."""
         return optax.linear_schedule(self.learning_rate, 0.0, steps)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
 
 
 def kernels(params: optax.Params) -> optax.Params:

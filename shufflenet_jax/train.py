@@ -46,6 +46,9 @@ class ManyHeaded(Protocol):
         ...
 
 
+Learned = tuple[dict, dict, dict[str, Array]]
+"""Gradients, statistics of BN, and metrics."""
+
 TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
 
@@ -76,13 +79,15 @@ def make_train_step(
     *,
     masked: bool = False,
     batch_norm: str = "global",
+    accumulate: int = 1,
+    precision: str = "float32",
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
 
     Metrics are the mean loss, of all heads where there are several, and the top-1 error in percent
-    over the batch, before the update. What dropout drops depends on the seed, the step and the
-    device alone: with other devices, other values are dropped.
+    over the batch, before the update. What dropout drops depends on the seed, the step, the
+    micro-batch and the device alone: with other devices, other values are dropped.
 
     Args:
       graphdef: From `create_state`.
@@ -92,25 +97,36 @@ def make_train_step(
       masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
-      batch_norm: See `Recipe`.
+      batch_norm, accumulate, precision: See `Recipe`.
       devices: What the batch is split over; they must hold state and batch.
     """
 
-    def mean(values: Shaped[Array, " b"], batch: Batch) -> Float[Array, ""]:
+    def mean(
+        values: Shaped[Array, " b"], batch: Batch, count: Float[Array, ""] | None
+    ) -> Float[Array, ""]:
         if not masked:
             return values.mean()
         total = jnp.where(batch.mask, values.astype(jnp.float32), 0).sum()
-        # The mean of these over the devices, whose counts may differ, is that over the batch.
-        count = devices.mean(batch.mask.sum(dtype=jnp.float32))
+        if count is None:
+            count = mean_count(batch)
         return total / jnp.where(count > 0, count, 1)
 
+    def mean_count(batch: Batch) -> Float[Array, ""]:
+        # The mean, over devices whose counts may differ, of what is divided by it is that over the
+        # batch.
+        return devices.mean(batch.mask.sum(dtype=jnp.float32))
+
     def loss_of(
-        params: dict, batch_stats: dict, batch: Batch, key: Array
+        params: dict,
+        batch_stats: dict,
+        batch: Batch,
+        key: Array,
+        count: Float[Array, ""] | None,
     ) -> tuple[Array, tuple[Array, dict]]:
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
-        if batch_norm == "global":
-            network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
-        images = normalise(batch.image)
+        axis, parts = devices.normalised_together(batch_norm, len(batch.label))
+        network.set_attributes(BatchNorm, axis=axis, parts=parts, raise_if_not_found=False)
+        images = normalise(batch.image, precision)
         if isinstance(network, ManyHeaded):
             heads = network.heads(images, devices.own_key(key))
         else:
@@ -120,22 +136,44 @@ def make_train_step(
             jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
         )
         loss = sum(
-            weight * mean(optax.softmax_cross_entropy(each, targets), batch)
+            weight * mean(optax.softmax_cross_entropy(each, targets), batch, count)
             for weight, each in heads
         )
         assert isinstance(loss, Array)  # of one head at least
         return loss, (logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)))
 
-    @devices.split
-    def learn(
-        batch: Batch, params: dict, batch_stats: dict, key: Array
-    ) -> tuple[dict, dict, dict[str, Array]]:
+    def learn_at_once(
+        batch: Batch, params: dict, batch_stats: dict, key: Array, count: Array | None = None
+    ) -> Learned:
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            params, batch_stats, batch, key
+            params, batch_stats, batch, key, count
         )
-        wrong = mean(jnp.argmax(logits, axis=-1) != batch.label, batch)
-        metrics = {"loss": loss, "top1_error": 100 * wrong}
-        grads, batch_stats, metrics = devices.mean((grads, batch_stats, metrics))
+        wrong = mean(jnp.argmax(logits, axis=-1) != batch.label, batch, count)
+        return grads, batch_stats, {"loss": loss, "top1_error": 100 * wrong}
+
+    def learn_in_turn(batch: Batch, params: dict, batch_stats: dict, key: Array) -> Learned:
+        count = mean_count(batch) / accumulate if masked else None
+
+        def add(total: Learned, each: tuple[Batch, Array]) -> tuple[Learned, None]:
+            part, number = each
+            own_key = jax.random.fold_in(key, number)
+            learned = learn_at_once(part, params, batch_stats, own_key, count)
+            return jax.tree.map(jnp.add, total, learned), None
+
+        # Not runs of images: which are together would depend on the number of devices.
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, accumulate, *leaf.shape[1:]).swapaxes(0, 1), batch
+        )
+        zero = devices.varying(jnp.zeros((), jnp.float32))
+        zeros = jax.tree.map(jnp.zeros_like, (params, batch_stats))
+        start = (*zeros, {"loss": zero, "top1_error": zero})
+        total, _ = jax.lax.scan(add, start, (parts, jnp.arange(accumulate)))
+        return jax.tree.map(lambda leaf: leaf / accumulate, total)
+
+    @devices.split
+    def learn(batch: Batch, params: dict, batch_stats: dict, key: Array) -> Learned:
+        learn_all = learn_at_once if accumulate == 1 else learn_in_turn
+        grads, batch_stats, metrics = devices.mean(learn_all(batch, params, batch_stats, key))
         if masked:
             metrics["skipped"] = devices.sum((~batch.mask).sum())
         return grads, batch_stats, metrics

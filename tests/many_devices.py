@@ -24,6 +24,16 @@ from shufflenet_jax.train import create_state, make_train_step
 STEPS = 20
 BATCH = 16
 
+GROUPED = {
+    "groups": {"batch_norm": "4"},
+    "accumulated": {"accumulate": 2, "masked": True},
+    "accumulated_groups": {"accumulate": 2, "batch_norm": "4"},
+}
+"""Options of a step whose results do not depend on the number of devices.
+
+Of 8, two or four normalise together, and each computes two images or one at a time.
+"""
+
 
 def network():
     """Small, for it is compiled for every number of devices: a unit of stride 2 and one of 1.
@@ -118,6 +128,13 @@ def compare(out, form):
     for name, of in (("stats", lambda s: s.batch_stats), ("params", lambda s: s.params)):
         found[f"own_{name}_{form}"] = flat(of(state))
         found[f"own_{name}_{form}_by_hand"] = sum(flat(of(part)) for part in parts) / 2
+    for count in (1, 2, 8):
+        for name, options in GROUPED.items():
+            if form == "matmul" or name == "groups":
+                _, state, losses = train(form, first(count), batches[:2], **options)
+                found[f"{name}_losses_{form}_{count}"] = losses
+                found[f"{name}_params_{form}_{count}"] = flat(state.params)
+                found[f"{name}_stats_{form}_{count}"] = flat(state.batch_stats)
     if form == "matmul":
         stay(found)
         stream(found)
@@ -127,6 +144,13 @@ def compare(out, form):
             first(8).check(60)
         except InputError as error:
             found["refusal"] = str(error)
+        refused = []
+        for batch_size, accumulate, batch_norm in ((64, 16, "global"), (64, 1, "12"), (64, 2, "6")):
+            try:
+                first(8).check(batch_size, accumulate, batch_norm)
+            except InputError as error:
+                refused.append(str(error))
+        found["refusals"] = np.array(refused)
     np.savez(out, **found)
 
 

@@ -5,10 +5,14 @@ import io
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from jax.sharding import AbstractMesh
 from PIL import Image
+from unchecked import unchecked
 
 from experiments.__main__ import main
 from experiments.sweep import manifest
+from experiments.sweep.budgets import BUDGETS
+from shufflenet_jax.devices import Devices
 
 CLASSES = {"tiny_imagenet": 200, "imagenet_resized": 1000}
 
@@ -74,3 +78,16 @@ def test_a_budget_trains_on_data_of_its_form(budget, name, size, tmp_path, capsy
     result = sweep.run(cell, 0).result
     assert (result["status"], result["examples"]) == ("done", 32)
     assert f"{size}x{size}" in capsys.readouterr().out
+
+
+def test_the_paper_normalises_what_each_of_its_four_gpus_had():
+    """On any number of devices. All other budgets keep what their records have."""
+    groups = {name: budget.recipe.batch_norm for name, budget in BUDGETS.items()}
+    assert groups.pop("paper") == "256"
+    assert set(groups.values()) == {"global"}
+    for count in (1, 2, 4, 8, 16, 32):
+        mesh = AbstractMesh((count,), ("data",)) if count > 1 else None
+        devices = unchecked(Devices, mesh=mesh)
+        axis, parts = devices.normalised_together("256", 1024 // count)
+        together = 1 if axis is None else axis.together or count
+        assert 1024 // count * together // parts == 256

@@ -88,7 +88,9 @@ def test_shares_that_are_not_equal_are_refused():
 
 
 def test_unknown_batch_norm_is_refused():
-    with pytest.raises(InputError, match="batch_norm must be global or device, not 'local'"):
+    with pytest.raises(
+        InputError, match="batch_norm must be global, device or a number of images, not 'local'"
+    ):
         Recipe(batch_norm="local")
 
 
@@ -120,6 +122,30 @@ def test_many_devices_learn_as_one(found, form, count):
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for name in ("params", "stats", "masked_loss", "masked_params"):
         np.testing.assert_allclose(*pair(name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_micro_batches_and_groups_that_do_not_fit_are_refused(found):
+    first, second, third = found["refusals"]
+    assert first.startswith("batch size 64 does not divide among 8 devices in 16 micro-batches")
+    assert second.startswith("batch normalisation over 12 images does not go with 8 devices that")
+    assert "compute 4 each at a time" in third
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *(("matmul", name) for name in ("groups", "accumulated", "accumulated_groups")),
+        ("direct", "groups"),
+    ],
+)
+def test_groups_and_micro_batches_are_those_of_one_device(found, form, name, count):
+    for what in ("losses", "params", "stats"):
+        one, many = (found[f"{name}_{what}_{form}_{each}"] for each in (1, count))
+        np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
+    assert np.abs(one - found[f"stats_{form}_1"]).max() > 1e-3
 
 
 @pytest.mark.slow

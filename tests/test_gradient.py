@@ -28,10 +28,10 @@ IMAGES = normal(6, (3, 6, 6, 4))
 DIRECTION = jax.tree.map(lambda leaf: normal(leaf.size, leaf.shape), PARAMS)
 
 
-def loss(params, images, axis_name=None):
+def loss(params, images, axis=None):
     """Something of every operation that has a gradient or a program of its own."""
     x = chwn.conv(images, params["image"])
-    x, _, _ = chwn.batch_norm(x, params["scale"], params["bias"], 1e-5, axis_name)
+    x, _, _ = chwn.batch_norm(x, params["scale"], params["bias"], 1e-5, axis)
     x = chwn.add_relu(x, chwn.conv(x, params["depthwise"], groups=5))
     x = chwn.max_pool(x) + chwn.conv(x, params["down"], stride=2, groups=5)
     return jnp.square(chwn.conv(x, params["dense"])).mean()
@@ -135,7 +135,7 @@ def test_a_batch_in_parts_has_the_gradient_of_all_of_it():
 
     def mapped(params):
         parts = jnp.moveaxis(IMAGES.reshape(3, 6, 6, 2, 2), 3, 0)
-        named = jax.vmap(partial(loss, axis_name="parts"), (None, 0), axis_name="parts")
+        named = jax.vmap(partial(loss, axis=chwn.Axis("parts")), (None, 0), axis_name="parts")
         return named(params, parts).mean()
 
     @partial(
@@ -146,7 +146,7 @@ def test_a_batch_in_parts_has_the_gradient_of_all_of_it():
     )
     def on_devices(params, images):
         def mean(params):
-            return jax.lax.pmean(loss(params, images, axis_name="parts"), "parts")
+            return jax.lax.pmean(loss(params, images, axis=chwn.Axis("parts")), "parts")
 
         return jax.grad(mean)(params)
 

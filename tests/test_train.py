@@ -148,6 +148,8 @@ NO_NUMBERS = (float("nan"), float("inf"), -0.1, "0.1", None, True)
         ],
         ("batch_norm", "local"),
         ("batch_norm", None),
+        ("precision", "float16"),
+        ("precision", None),
         ("preprocessing", {"image_size": 16}),
     ],
 )

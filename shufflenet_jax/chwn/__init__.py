@@ -16,6 +16,7 @@ be differentiated in forward and reverse mode:
 under another form. A third form is ``DIRECT._replace(conv=...)``.
 """
 
+from shufflenet_jax.chwn.axis import Axis
 from shufflenet_jax.chwn.direct import DIRECT
 from shufflenet_jax.chwn.form import Form
 from shufflenet_jax.chwn.layout import by_group, from_nhwc, per_channel, to_nhwc
@@ -36,6 +37,7 @@ from shufflenet_jax.chwn.window import Window
 __all__ = [
     "DIRECT",
     "MATMUL",
+    "Axis",
     "Form",
     "Window",
     "active_form",

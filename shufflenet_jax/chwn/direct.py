@@ -6,6 +6,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from shufflenet_jax.chwn.axis import Axis
 from shufflenet_jax.chwn.form import Form
 from shufflenet_jax.chwn.layout import per_channel
 from shufflenet_jax.chwn.window import Window
@@ -59,24 +60,19 @@ def batch_norm(
     scale: Array,
     bias: Array,
     epsilon: float,
-    axis_name: str | None,
+    axis: Axis | None,
     shortcut: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Normalised maps, means and variances, all computed in float32; then what is added, in x's."""
     wide = x.astype(jnp.float32)
     mean, var = jnp.mean(wide, (1, 2, 3)), jnp.var(wide, (1, 2, 3))
-    if axis_name:
-        part, mean = mean, mean_over(axis_name, mean)
-        var = mean_over(axis_name, var + jnp.square(part - mean))
+    if axis:
+        part, mean = mean, axis.mean(mean)
+        var = axis.mean(var + jnp.square(part - mean))
     centred = (wide - per_channel(mean)) * lax.rsqrt(per_channel(var) + epsilon)
     y = (centred * per_channel(scale) + per_channel(bias)).astype(x.dtype)
     y = y if shortcut is None else add_relu(shortcut, y)
     return y, lax.stop_gradient(mean), lax.stop_gradient(var)
-
-
-def mean_over(axis_name: str | None, values: Array) -> Array:
-    """The mean over a mapped axis, if there is one."""
-    return lax.pmean(values, axis_name) if axis_name else values
 
 
 DIRECT = Form(conv, pointwise, max_pool, avg_pool, add_relu, global_avg_pool, batch_norm)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array
 
+from shufflenet_jax.chwn.axis import Axis
 from shufflenet_jax.chwn.window import Window
 
 
@@ -20,8 +21,8 @@ class Form(NamedTuple):
       max_pool, avg_pool: Called with maps and window.
       add_relu: Called with two equal shapes of maps.
       global_avg_pool: Called with maps.
-      batch_norm: Called with maps, scale, bias, epsilon, the name of an axis or None, and the maps
-        of a shortcut or None.
+      batch_norm: Called with maps, scale, bias, epsilon, an `Axis` or None, and the maps of a
+        shortcut or None.
     """
 
     conv: Callable[[Array, Array, Window, int], Array]
@@ -31,5 +32,5 @@ class Form(NamedTuple):
     add_relu: Callable[[Array, Array], Array]
     global_avg_pool: Callable[[Array], Array]
     batch_norm: Callable[
-        [Array, Array, Array, float, str | None, Array | None], tuple[Array, Array, Array]
+        [Array, Array, Array, float, Axis | None, Array | None], tuple[Array, Array, Array]
     ]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from shufflenet_jax.chwn import dense, direct, norm, pool
+from shufflenet_jax.chwn.axis import Axis
 from shufflenet_jax.chwn.depthwise import SMALL, depthwise, of_small_maps
 from shufflenet_jax.chwn.form import Form
 from shufflenet_jax.chwn.fusion import CompiledApart
@@ -44,7 +45,10 @@ def avg_pool(x: Array, window: Window) -> Array:
 
 
 def global_avg_pool(x: Array) -> Array:
-    """The sums as a product with a vector of ones; 16 bits are rounded to once, at the end."""
+    """The sums as a product with a vector of ones."""
+    if x.dtype != jnp.float32:
+        # Such a product would have to add up in float32, and so would multiply in its gradient.
+        return direct.global_avg_pool(x)
     channels, height, width, batch = x.shape
     sums = jnp.einsum(
         "cnb,n->cb",
@@ -52,7 +56,7 @@ def global_avg_pool(x: Array) -> Array:
         jnp.ones(height * width, x.dtype),
         preferred_element_type=jnp.float32,
     )
-    return (sums / (height * width)).astype(x.dtype)
+    return sums / (height * width)
 
 
 def batch_norm(
@@ -60,12 +64,12 @@ def batch_norm(
     scale: Array,
     bias: Array,
     epsilon: float,
-    axis_name: str | None,
+    axis: Axis | None,
     shortcut: Array | None,
 ) -> tuple[Array, Array, Array]:
     """One multiply-add an element, backward too."""
     arrays = (x, scale, bias) if shortcut is None else (x, scale, bias, shortcut)
-    return norm.batch_norm(*arrays, epsilon=epsilon, axis_name=axis_name)
+    return norm.batch_norm(*arrays, epsilon=epsilon, axis=axis)
 
 
 def _add_relu_of_rows(x: Array, y: Array) -> Array:

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array
 
 from shufflenet_jax.chwn import direct
-from shufflenet_jax.chwn.direct import mean_over
+from shufflenet_jax.chwn.axis import Axis, mean_over
 from shufflenet_jax.chwn.fusion import CompiledApart
 from shufflenet_jax.chwn.gradient import WithGradient
 from shufflenet_jax.chwn.layout import per_channel
@@ -17,11 +17,11 @@ _Normalised = tuple[Array, Array, Array]
 
 
 def _forward(
-    x: Array, scale: Array, bias: Array, *shortcut: Array, epsilon: float, axis_name: str | None
+    x: Array, scale: Array, bias: Array, *shortcut: Array, epsilon: float, axis: Axis | None
 ) -> tuple[_Normalised, tuple[Array, ...]]:
     count = x.size // x.shape[0]
-    mean = mean_over(axis_name, _sum_per_channel(x) / count)
-    var = mean_over(axis_name, _sum_per_channel(x, x) / count) - jnp.square(mean)
+    mean = mean_over(axis, _sum_per_channel(x) / count)
+    var = mean_over(axis, _sum_per_channel(x, x) / count) - jnp.square(mean)
     var = jnp.maximum(var, 0)
     deviation = lax.rsqrt(var + epsilon)
     gain = scale * deviation
@@ -37,7 +37,7 @@ def _backward(
     cotangents: tuple[Array, ...],
     *,
     epsilon: float,
-    axis_name: str | None,
+    axis: Axis | None,
 ) -> tuple[Array, ...]:
     del epsilon
     x, scale, mean, deviation, *after_relu = saved
@@ -50,8 +50,8 @@ def _backward(
     # dx = gain (dy - mean(dy) - normalised x mean(dy normalised x)), ordered by x. The means are
     # those of the whole batch, whereas dscale and dbias are what this part of it adds.
     gain = scale * deviation
-    slope = -gain * deviation * mean_over(axis_name, dscale) / count
-    offset = -gain * mean_over(axis_name, dbias) / count - slope * mean
+    slope = -gain * deviation * mean_over(axis, dscale) / count
+    offset = -gain * mean_over(axis, dbias) / count - slope * mean
     wide = dy.astype(jnp.float32) * per_channel(gain) + _wide_affine(x, slope, offset)
     dx = wide.astype(x.dtype)
     return (dx, dscale, dbias, dy) if after_relu else (dx, dscale, dbias)
@@ -90,9 +90,9 @@ def _normalise(*arrays: Array, **options: Any) -> _Normalised:
 
 
 def _direct(
-    x: Array, scale: Array, bias: Array, *shortcut: Array, epsilon: float, axis_name: str | None
+    x: Array, scale: Array, bias: Array, *shortcut: Array, epsilon: float, axis: Axis | None
 ) -> _Normalised:
-    return direct.batch_norm(x, scale, bias, epsilon, axis_name, *shortcut)
+    return direct.batch_norm(x, scale, bias, epsilon, axis, *shortcut)
 
 
 batch_norm = WithGradient(_normalise, _forward, _backward, plain=_direct)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 import jax
 from jaxtyping import Array, Float
 
+from shufflenet_jax.chwn.axis import Axis
 from shufflenet_jax.chwn.direct import DIRECT
 from shufflenet_jax.chwn.form import Form
 from shufflenet_jax.chwn.matmul import MATMUL
@@ -137,7 +138,7 @@ def batch_norm(
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
     epsilon: float,
-    axis_name: str | None = None,
+    axis: Axis | None = None,
     shortcut: Float[Array, "c h w b"] | None = None,
 ) -> tuple[Float[Array, "c h w b"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalises by the batch's own statistics (Ioffe and Szegedy, arXiv 1502.03167).
@@ -146,7 +147,7 @@ def batch_norm(
       x: Feature maps.
       scale, bias: Of each channel, in float32, which is what all is computed in.
       epsilon: Added to the variance.
-      axis_name: The mapped axis over which the batch is spread, for the statistics of all of it;
+      axis: The mapped axis over which the batch is spread, for the statistics of all of it;
         None where x is all of it.
       shortcut: Maps of the same shape and type, where a shortcut joins a branch that ends so.
 
@@ -155,7 +156,7 @@ def batch_norm(
       relu(shortcut + y); and the mean and variance of each channel in float32, which carry no
       gradient.
     """
-    return active_form().batch_norm(x, scale, bias, epsilon, axis_name, shortcut)
+    return active_form().batch_norm(x, scale, bias, epsilon, axis, shortcut)
 
 
 def _window(x: Array, size: int, stride: int, padding: tuple[int, int]) -> Window:
