@@ -1,5 +1,6 @@
 from .cost import Complexity, abstract, complexity
 from .errors import InputError
+from .hub import from_pretrained, load, push_to_hub, save
 from .images import normalise
 from .inference import fold
 from .models.alexnet import alexnet, alexnet_one_tower
@@ -60,16 +61,20 @@ __all__ = [
     "complexity",
     "depthwise",
     "fold",
+    "from_pretrained",
     "googlenet",
     "grouped_pointwise",
     "lenet5",
+    "load",
     "load_trained",
     "mobilenet_v1",
     "mobilenet_v2",
     "no_shuffle",
     "normalise",
+    "push_to_hub",
     "resnet50",
     "resnext50_32x4d",
+    "save",
     "shufflenet",
     "shufflenet_se",
     "shufflenet_shallow",

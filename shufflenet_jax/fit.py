@@ -118,11 +118,12 @@ def fit(
             seed,
             masked=masked,
             batch_norm=recipe.batch_norm,
+            preprocessing=recipe.preprocessing,
             devices=devices,
         )
         for masked in (False, True)
     )
-    evaluate = make_evaluate(graphdef, devices)
+    evaluate = make_evaluate(graphdef, devices, recipe.preprocessing)
     directory.mkdir(parents=True, exist_ok=True)
     skipped = {
         split: broken.skipped(split, len(examples), directory)

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
-from shufflenet_jax.data import Batch
+from shufflenet_jax.data import IMAGENET, Batch, Preprocessing
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
 from shufflenet_jax.layers import BatchNorm
@@ -76,6 +76,7 @@ def make_train_step(
     *,
     masked: bool = False,
     batch_norm: str = "global",
+    preprocessing: Preprocessing = IMAGENET,
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
@@ -93,6 +94,7 @@ def make_train_step(
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
       batch_norm: See `Recipe`.
+      preprocessing: Of the images; what normalises pixels is in it.
       devices: What the batch is split over; they must hold state and batch.
     """
 
@@ -110,7 +112,7 @@ def make_train_step(
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         if batch_norm == "global":
             network.set_attributes(BatchNorm, axis_name=devices.axis, raise_if_not_found=False)
-        images = normalise(batch.image)
+        images = normalise(batch.image, preprocessing.pixel_mean, preprocessing.pixel_std)
         if isinstance(network, ManyHeaded):
             heads = network.heads(images, devices.own_key(key))
         else:

@@ -13,10 +13,11 @@ from shufflenet_jax.data.pipeline import (
     eval_batches,
     train_batches,
 )
-from shufflenet_jax.data.preprocess import Moves, Preprocessing
+from shufflenet_jax.data.preprocess import IMAGENET, Moves, Preprocessing
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
+    "IMAGENET",
     "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",
