@@ -1,5 +1,6 @@
 from .cost import Complexity, abstract, complexity
 from .errors import InputError
+from .hub import from_pretrained, load, push_to_hub, save
 from .images import normalise
 from .inference import fold
 from .models.alexnet import alexnet, alexnet_one_tower
@@ -11,6 +12,7 @@ from .models.mobilenet import (
     mobilenet_v1,
     mobilenet_v2,
 )
+from .models.ported import shufflenet_ported
 from .models.resnet import resnet50, resnext50_32x4d
 from .models.shufflenet import (
     shufflenet,
@@ -24,6 +26,7 @@ from .models.squeezenet import Fire, squeezenet
 from .models.structures import structure
 from .models.vgg import vgg16
 from .ops import channel_shuffle, depthwise, grouped_pointwise, no_shuffle
+from .porting.state_dicts import load_torch, torch_state_dict
 from .trained import Trained, load_trained
 from .units import (
     BottleneckUnit,
@@ -60,22 +63,29 @@ __all__ = [
     "complexity",
     "depthwise",
     "fold",
+    "from_pretrained",
     "googlenet",
     "grouped_pointwise",
     "lenet5",
+    "load",
+    "load_torch",
     "load_trained",
     "mobilenet_v1",
     "mobilenet_v2",
     "no_shuffle",
     "normalise",
+    "push_to_hub",
     "resnet50",
     "resnext50_32x4d",
+    "save",
     "shufflenet",
+    "shufflenet_ported",
     "shufflenet_se",
     "shufflenet_shallow",
     "squeezenet",
     "stage_channels",
     "stem_channels",
     "structure",
+    "torch_state_dict",
     "vgg16",
 ]

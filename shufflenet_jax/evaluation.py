@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from shufflenet_jax.data import Batch
+from shufflenet_jax.data import IMAGENET, Batch, Preprocessing
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
 from shufflenet_jax.predictions import NOT_ASKED, PREDICTION, Predictions
@@ -68,7 +68,10 @@ class Answers:
 
 
 def make_evaluate(
-    graphdef: nnx.GraphDef, devices: Devices = ONE_DEVICE, precision: str = "float32"
+    graphdef: nnx.GraphDef,
+    devices: Devices = ONE_DEVICE,
+    preprocessing: Preprocessing = IMAGENET,
+    precision: str = "float32",
 ) -> Callable[[State, Iterable[Batch]], Answers]:
     """Returns ``evaluate(state, batches)``, which asks about every image exactly once.
 
@@ -76,12 +79,15 @@ def make_evaluate(
       graphdef: From `create_state`.
       devices: What each batch is split over; they must hold state and batches.
       precision: What the network computes in.
+      preprocessing: Of the images; what normalises pixels is in it.
     """
 
     @jax.jit
     @devices.map
     def ask(batch: Batch, params: dict, batch_stats: dict) -> Answers:
-        images = normalise(batch.image, precision)
+        images = normalise(
+            batch.image, preprocessing.pixel_mean, preprocessing.pixel_std, precision
+        )
         logits = nnx.merge(graphdef, params, batch_stats)(images, train=False)
         _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
         hits = best == batch.label[:, None]

@@ -132,11 +132,12 @@ def fit(
             batch_norm=recipe.batch_norm,
             accumulate=recipe.accumulate,
             precision=recipe.precision,
+            preprocessing=recipe.preprocessing,
             devices=devices,
         )
         for masked in (False, True)
     )
-    evaluate = make_evaluate(graphdef, devices, recipe.precision)
+    evaluate = make_evaluate(graphdef, devices, recipe.preprocessing, recipe.precision)
     directory.mkdir(parents=True, exist_ok=True)
     skipped = {
         split: broken.skipped(split, len(examples), directory)

@@ -1,32 +1,36 @@
 """Images: what networks accept, and how bytes become it."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.pixels import PIXEL_MEAN, PIXEL_STD
 
 Images = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]
 """What a network is called with. It says what it takes of it, where it does not take all."""
-
-# Mean and standard deviation of ImageNet's training pixels, in [0, 1], by channel (R, G, B).
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _AXES = ("batch", "height", "width", "channels")
 
 
 def normalise(
-    images: UInt8[Array, "b h w 3"] | UInt8[np.ndarray, "b h w 3"], precision: str = "float32"
+    images: UInt8[Array, "b h w 3"] | UInt8[np.ndarray, "b h w 3"],
+    pixel_mean: Sequence[float] = PIXEL_MEAN,
+    pixel_std: Sequence[float] = PIXEL_STD,
+    precision: str = "float32",
 ) -> Float[Array, "b h w 3"]:
     """Takes RGB images of 0 to 255 to the range the networks are trained on.
 
     Args:
-      images: The bytes.
+      images: As `shufflenet_jax.data` gives them.
+      pixel_mean, pixel_std: Of pixels in [0, 1], by channel (R, G, B): ImageNet's, or those of
+        `Preprocessing` for a network that was trained on another range.
       precision: The type of what is returned, and so the one that a network computes in.
     """
-    mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (jnp.array(each).reshape(1, 1, 1, 3) for each in (pixel_mean, pixel_std))
     return ((jnp.asarray(images, jnp.float32) / 255 - mean) / std).astype(precision)
 
 

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
-from shufflenet_jax.data import Batch
+from shufflenet_jax.data import IMAGENET, Batch, Preprocessing
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
 from shufflenet_jax.layers import BatchNorm
@@ -81,6 +81,7 @@ def make_train_step(
     batch_norm: str = "global",
     accumulate: int = 1,
     precision: str = "float32",
+    preprocessing: Preprocessing = IMAGENET,
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
@@ -98,6 +99,7 @@ def make_train_step(
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
       batch_norm, accumulate, precision: See `Recipe`.
+      preprocessing: Of the images; what normalises pixels is in it.
       devices: What the batch is split over; they must hold state and batch.
     """
 
@@ -126,7 +128,9 @@ def make_train_step(
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         axis, parts = devices.normalised_together(batch_norm, len(batch.label))
         network.set_attributes(BatchNorm, axis=axis, parts=parts, raise_if_not_found=False)
-        images = normalise(batch.image, precision)
+        images = normalise(
+            batch.image, preprocessing.pixel_mean, preprocessing.pixel_std, precision
+        )
         if isinstance(network, ManyHeaded):
             heads = network.heads(images, devices.own_key(key))
         else:

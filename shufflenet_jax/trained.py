@@ -1,41 +1,45 @@
-"""Trained networks out of the directories of runs."""
+"""Networks with what it takes to use them, and those out of the directories of runs."""
 
 import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, UInt8
 
 from shufflenet_jax import zoo
 from shufflenet_jax.checkpoint import read_weights
 from shufflenet_jax.data import Preprocessing
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
+from shufflenet_jax.images import normalise
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.train import split
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network as a run has trained it, and what it takes to use it.
+    """A network that was trained, here or elsewhere, and what it takes to use it.
 
     To classify an image, take it through `shufflenet_jax.data.eval_image` with the preprocessing,
-    and batches of them through `shufflenet_jax.train.normalise`; the greatest of the network's
-    logits is the place of the class in class_names.
+    and batches of them through `normalise`; the greatest of the network's logits is the place of
+    the class in class_names.
 
     Attributes:
       network: With trained weights and the running statistics of BN. Called as
         ``network(images)``, it evaluates.
       preprocessing: Of the images that it was trained on.
       class_names: One for each of its logits.
-      step: Training steps it has taken.
+      step: Training steps it has taken; 0 where that is not known.
       name: Of its family, in `shufflenet_jax.zoo`.
       arguments: Its own within the family, as plain values.
+      provenance: Where the weights come from, as JSON has values; empty where that is not known.
     """
 
     network: nnx.Module
@@ -44,6 +48,13 @@ class Trained:
     step: int
     name: str
     arguments: Mapping[str, Any]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def normalise(
+        self, images: UInt8[Array, "b h w 3"] | UInt8[np.ndarray, "b h w 3"]
+    ) -> Float[Array, "b h w 3"]:
+        """Takes RGB images of 0 to 255 to the range that the network was trained on."""
+        return normalise(images, self.preprocessing.pixel_mean, self.preprocessing.pixel_std)
 
 
 def describe(
@@ -66,13 +77,9 @@ def describe(
     Raises:
       InputError: JSON has no such value as one of the arguments.
     """
-    plain = {
-        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
-        for key, value in arguments.items()
-    }
     described = {
         "family": name,
-        "arguments": plain,
+        "arguments": plain(arguments),
         "num_classes": len(class_names),
         "class_names": list(class_names),
         "preprocessing": dataclasses.asdict(preprocessing),
@@ -110,15 +117,9 @@ def load_trained(
     path = directory / _NAME
     name, arguments, class_names, preprocessing = _read(path)
     try:
-        if constructor is None:
-            network = zoo.build(name, arguments, num_classes=len(class_names))
-        else:
-            family = zoo.family_of(constructor)
-            network = family.build(arguments, num_classes=len(class_names))
+        network = built(name, arguments, len(class_names), constructor)
     except InputError as error:
-        raise InputError(
-            f"{path}: {error} (register a network of your own, or give its constructor)"
-        ) from error
+        raise InputError(f"{path}: {error}") from error
     graphdef, params, batch_stats = split(network)
     step, weights = read_weights(
         directory / "checkpoints", {"params": params, "batch_stats": batch_stats}
@@ -126,6 +127,54 @@ def load_trained(
     weights = jax.device_put(weights)  # jnp.asarray would compile each shape
     network = nnx.merge(graphdef, weights["params"], weights["batch_stats"])
     return Trained(network, preprocessing, class_names, step, name, arguments)
+
+
+def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a family as JSON has values, a stem as a dict."""
+    return {
+        key: dataclasses.asdict(value) if isinstance(value, Stem) else value
+        for key, value in arguments.items()
+    }
+
+
+def preprocessing_of(fields: Mapping[str, Any]) -> Preprocessing:
+    """Undoes `dataclasses.asdict`, out of JSON.
+
+    Raises:
+      InputError: A value that no preprocessing has.
+      TypeError: A field that there is not.
+    """
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
+    return Preprocessing(**given)
+
+
+def built(
+    name: str,
+    arguments: Mapping[str, Any],
+    num_classes: int,
+    constructor: zoo.Family | zoo.Constructor | None,
+) -> nnx.Module:
+    """The network without its weights (`abstract`).
+
+    Args:
+      name: Of the family.
+      arguments: Its own.
+      num_classes: Outputs of the classifier.
+      constructor: Of the family, where it is not registered under the name.
+
+    Raises:
+      InputError: There is no such network.
+    """
+    try:
+        if constructor is None:
+            return zoo.build(name, arguments, num_classes=num_classes)
+        return zoo.family_of(constructor).build(arguments, num_classes=num_classes)
+    except InputError as error:
+        raise InputError(
+            f"{error} (register a network of your own, or give its constructor)"
+        ) from error
 
 
 _NAME = "network.json"
@@ -142,13 +191,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any], tuple[str, ...], Preprocessi
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
     try:
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in described["preprocessing"].items()
-        }
         family, arguments = str(described["family"]), dict(described["arguments"])
         class_names, count = tuple(described["class_names"]), described["num_classes"]
-        preprocessing = Preprocessing(**fields)
+        preprocessing = preprocessing_of(described["preprocessing"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -116,7 +116,13 @@ class ShuffleUnit(Unit):
         if self.stride == 1:
             return self.expand(y, train=train, shortcut=x)
         y = self.expand(y, train=train)
-        return jax.nn.relu(jnp.concatenate([chwn.avg_pool(x), y]))
+        return jax.nn.relu(self.joined(chwn.avg_pool(x), y))
+
+    def joined(
+        self, shortcut: Float[Array, "c h w b"], branch: Float[Array, "c2 h w b"]
+    ) -> Float[Array, "c3 h w b"]:
+        """What a unit of stride 2 returns, before the ReLU."""
+        return jnp.concatenate([shortcut, branch])
 
 
 BottleneckUnit = partial(ShuffleUnit, groups=1, mix=no_shuffle)

@@ -22,6 +22,7 @@ from shufflenet_jax.models.alexnet import alexnet, alexnet_one_tower
 from shufflenet_jax.models.googlenet import googlenet
 from shufflenet_jax.models.lenet import lenet5
 from shufflenet_jax.models.mobilenet import mobilenet_v1, mobilenet_v2
+from shufflenet_jax.models.ported import shufflenet_ported
 from shufflenet_jax.models.resnet import resnet50, resnext50_32x4d
 from shufflenet_jax.models.shufflenet import (
     STAGE2_CHANNELS,
@@ -296,6 +297,7 @@ FAMILIES: dict[str, Family] = {
     "shufflenet_se": family_of(shufflenet_se),
     # One network: its channels are chosen for its groups, and its width is in them.
     "shufflenet_shallow": Family(shufflenet_shallow, {"stem": IMAGENET_STEM}),
+    "shufflenet_ported": family_of(shufflenet_ported),
     **{name: family_of(partial(structure, name)) for name in STRUCTURES},
     "mobilenet_v1": family_of(mobilenet_v1),
     "mobilenet_v2": family_of(mobilenet_v2),

@@ -26,8 +26,8 @@ from shufflenet_jax import (
     stem_channels,
 )
 from shufflenet_jax.chwn import form
-from shufflenet_jax.images import PIXEL_MEAN, PIXEL_STD
 from shufflenet_jax.layers import BatchNorm, Conv, local_response_norm
+from shufflenet_jax.pixels import PIXEL_MEAN, PIXEL_STD
 from shufflenet_jax.widths import solve
 from shufflenet_jax.zoo import FAMILIES
 

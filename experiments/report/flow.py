@@ -22,7 +22,6 @@ from experiments.sweep.workdir import Sweep
 from shufflenet_jax import Network, ShuffleUnit, chwn, data, load_trained
 from shufflenet_jax.data import Example, Examples, eval_batches
 from shufflenet_jax.errors import InputError
-from shufflenet_jax.images import normalise
 
 IMAGES = 500
 """Test images that networks are asked about."""
@@ -184,7 +183,7 @@ def of_sweep(sweep: Sweep) -> dict[str, list[Flows]]:
             batches = eval_batches(some, trained.preprocessing, batch_size=len(some))
             (batch,) = islice(batches, 1)
             batches.close()
-            images = normalise(jnp.asarray(batch.image))
+            images = trained.normalise(batch.image)
             flows.append(of_network(trained.network, images, np.asarray(batch.label)))
         found[cell.name] = flows
     if not found:

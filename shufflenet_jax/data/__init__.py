@@ -15,11 +15,12 @@ from shufflenet_jax.data.pipeline import (
     eval_batches,
     train_batches,
 )
-from shufflenet_jax.data.preprocess import Moves, Preprocessing
+from shufflenet_jax.data.preprocess import IMAGENET, Moves, Preprocessing
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
     "AUTO_WORKERS",
+    "IMAGENET",
     "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",

@@ -12,6 +12,7 @@ from shufflenet_jax.data.colors import Colors, draw_colors
 from shufflenet_jax.data.decode import naming
 from shufflenet_jax.data.part import Box, cut_out
 from shufflenet_jax.errors import InputError
+from shufflenet_jax.pixels import PIXEL_MEAN, PIXEL_STD
 
 if TYPE_CHECKING:  # it imports JAX, and images are prepared without
     from jaxtyping import Array
@@ -40,6 +41,8 @@ class Preprocessing:
         values. 0 is off.
       eval_resize: Shorter side of the evaluation image, over image_size, before its central
         square is cut out.
+      pixel_mean, pixel_std: What pixels in [0, 1] are normalised by, by channel (R, G, B); see
+        `shufflenet_jax.normalise`. Weights of other code may be for another range than ImageNet's.
     """
 
     image_size: int = 224
@@ -54,6 +57,8 @@ class Preprocessing:
     color: float = 0.4
     lighting: float = 0.1
     eval_resize: float = 256 / 224
+    pixel_mean: tuple[float, float, float] = PIXEL_MEAN
+    pixel_std: tuple[float, float, float] = PIXEL_STD
 
     def __post_init__(self) -> None:
         for name, valid, rule in (
@@ -66,6 +71,8 @@ class Preprocessing:
             ("color", _number(self.color, 0.0, 1.0), "in [0, 1]"),
             ("lighting", _number(self.lighting, 0.0, 10.0), "in [0, 10]"),
             ("eval_resize", _number(self.eval_resize, 1.0, 100.0), "in [1, 100]"),
+            ("pixel_mean", _by_channel(self.pixel_mean, 0.0, 1.0), "three numbers in [0, 1]"),
+            ("pixel_std", _by_channel(self.pixel_std, 1e-3, 10.0), "three numbers in [0.001, 10]"),
         ):
             if not valid:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but must be {rule}")
@@ -131,6 +138,18 @@ def _span(value: object, least: float, greatest: float) -> bool:
         and all(_number(bound, least, greatest) for bound in value)
         and value[0] <= value[1]
     )
+
+
+def _by_channel(value: object, least: float, greatest: float) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 3
+        and all(_number(each, least, greatest) for each in value)
+    )
+
+
+IMAGENET = Preprocessing()
+"""That of ImageNet."""
 
 
 def train_image(

@@ -55,6 +55,7 @@ class InvertedUnit(Unit):
       in_channels, out_channels: Any.
       stride: Of the depthwise convolution.
       expansion: Channels inside over those of the input; with 1 there is no first convolution.
+      always_expands: But there is, though it adds no channels.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class InvertedUnit(Unit):
         stride: int,
         *,
         expansion: int = 6,
+        always_expands: bool = False,
         rngs: nnx.Rngs,
     ):
         check_positive(expansion=expansion)
         inside, relu6 = expansion * in_channels, jax.nn.relu6
-        self.expands = expansion != 1
+        self.expands = expansion != 1 or always_expands
         if self.expands:
             self.expand = ConvNorm(in_channels, inside, activation=relu6, rngs=rngs)
         self.depthwise = ConvNorm(
@@ -136,22 +138,38 @@ def mobilenet_v1(
     )
 
 
-def mobilenet_v2(*, num_classes: int = 1000, stem: Stem = IMAGENET_STEM, rngs: nnx.Rngs) -> Network:
-    """MobileNet V2 of width 1 (its Table 2): 300 million multiply-adds.
+def mobilenet_v2(
+    *,
+    width: float = 1.0,
+    always_expands: bool = False,
+    num_classes: int = 1000,
+    stem: Stem = IMAGENET_STEM,
+    rngs: nnx.Rngs,
+) -> Network:
+    """MobileNet V2 of a width (its Table 2): 300 million multiply-adds at width 1.
 
     Args:
+      width: Scales the channels of every layer, rounded down, but for the last before the
+        classifier, which below a width of 1 keeps its 1,280.
+      always_expands: Whether the first unit has a 1x1 convolution too, that expands nothing.
       num_classes: Outputs of the classifier, before which there is no dropout.
       stem: For small images, one without a max pool; see the module.
       rngs: Source of the initial weights.
+
+    Raises:
+      InputError: The width is no finite number, or gives a layer no channels.
     """
+    if not math.isfinite(width):
+        raise InputError(f"width must be a finite number, not {width}")
+    conv1, *scaled = (int(width * channels) for channels in (32, 16, 24, 32, 64, 96, 160, 320))
     return Network(
         InvertedUnit,
-        first_unit=partial(InvertedUnit, expansion=1),
+        first_unit=partial(InvertedUnit, expansion=1, always_expands=always_expands),
         last_unit=LastUnit,
-        channels=(16, 24, 32, 64, 96, 160, 320, 1280),
+        channels=(*scaled, int(1280 * max(width, 1.0))),
         repeats=(1, 2, 3, 4, 3, 3, 1, 1),
         strides=_strides((1, 2, 2, 2, 1, 2, 1, 1), stem),
-        conv1_channels=32,
+        conv1_channels=conv1,
         activation=jax.nn.relu6,
         stem=replace(stem, max_pool=False),
         num_classes=num_classes,
