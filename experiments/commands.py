@@ -200,7 +200,9 @@ def status(options: argparse.Namespace) -> int:
     """Shows how the runs of a sweep stand."""
     from rich.console import Console
 
-    from experiments.report import board
+    from experiments.report import board, standing
+    from experiments.report.overview import overview
+    from experiments.report.pace import Pace
     from experiments.sweep import manifest
     from experiments.sweep.run import ENDED
 
@@ -213,9 +215,11 @@ def status(options: argparse.Namespace) -> int:
         return 0
     states = {run: run.status for run in runs}
     if options.json:
-        print(json.dumps({"cells": board.as_data(states)}, indent=2))
+        print(json.dumps({"cells": standing.as_data(states)}, indent=2))
     else:
-        Console().print(board.table(states))
+        console = Console()
+        left = Pace().seconds_left(states)
+        console.print(overview(states, left, width=console.width, whole=True))
     return 0
 
 

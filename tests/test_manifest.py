@@ -13,8 +13,9 @@ from sweeps import ASSIGNMENTS, ATTEMPT, configured, create_sweep, markdown_of
 
 from experiments import tables
 from experiments.__main__ import main
-from experiments.report import board, contents
+from experiments.report import board, contents, standing
 from experiments.report.formats import FORMATS
+from experiments.report.overview import overview
 from experiments.sweep import build, manifest, plan
 from experiments.sweep import configuration as configs
 from experiments.sweep.experiment import Experiment
@@ -236,7 +237,7 @@ def test_whatever_a_manifest_lacks_a_report_is_made_or_refused(form, tmp_path):
             try:
                 opened = manifest.open_sweep(tmp_path)
                 FORMATS[form](contents.of_sweep(opened, curves=True))
-                board.as_data({run: run.status for run in opened.runs()})
+                standing.as_data({run: run.status for run in opened.runs()})
             except InputError:
                 refused += 1
     assert refused > 50
@@ -280,25 +281,11 @@ def test_how_runs_stand_as_data(tmp_path):
         run.directory.mkdir(parents=True)
         run.record_attempt(1, ATTEMPT)
         run.record_attempt(2, ATTEMPT | ended)
-    found = board.as_data({run: run.status for run in runs})
+    found = standing.as_data({run: run.status for run in runs})
     assert [each["status"] for each in found] == ["done", "preempted", "interrupted"]
     assert [each["attempts"] for each in found] == [0, 2, 2]
     assert [each["step"] for each in found] == [10, 0, 0]
     assert {each["owner"] for each in found} == {None}
-
-
-def test_a_long_table_lists_what_is_of_interest(tmp_path):
-    sweep = create_sweep(tmp_path, seeds=30)
-    runs = sweep.runs()
-    done(runs[0], 10.0)
-    runs[40].directory.mkdir(parents=True)
-    runs[40].end({"status": "failed", "step": 3, "reason": "killed", "transient": True})
-    states = {run: run.status for run in runs}
-    shown = board.table(states, most=5)
-    assert len(shown.rows) == 5
-    assert "1 done, 358 missing, 1 failed; 5 of 360 listed" in shown.title
-    assert str(next(iter(shown.columns[2].cells))) == "failed"
-    assert len(board.table(states, most=360).rows) == 360
 
 
 def test_a_reason_is_shown_as_it_is(tmp_path, capsys):
@@ -314,7 +301,7 @@ def test_a_reason_is_shown_as_it_is(tmp_path, capsys):
         run.end({"status": "failed", "step": 3, "reason": reason, "transient": True})
     assert f"{reason} (" in capsys.readouterr().out
     console = Console(width=300, file=io.StringIO())
-    console.print(board.table({run: "failed"}))
+    console.print(overview({run: "failed"}, None, width=300, whole=True))
     assert f"{reason} (" in console.file.getvalue()
 
 

@@ -1,11 +1,14 @@
 """A run on disk: what is damaged of it is told, and ends no one else's report."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 from sweeps import ATTEMPT, create_sweep, markdown_of
 
-from experiments.report import board
+from experiments.report import standing
+from experiments.report.overview import overview
 from experiments.sweep import launch
 from experiments.sweep.run import Run
 
@@ -164,9 +167,11 @@ def test_one_runs_damage_is_a_row_of_the_report(content, tmp_path):
     put(unsure, "attempts/0001.json", content)
     states = {each: each.status for each in sweep.runs()}
     assert [each for each, state in states.items() if state != "done"] == [lost]
-    found = {(each["name"], each["seed"]): each["status"] for each in board.as_data(states)}
+    found = {(each["name"], each["seed"]): each["status"] for each in standing.as_data(states)}
     assert found["1x-g3", 0] == "damaged"
-    assert str(next(iter(board.table(states, most=3).columns[2].cells))) == "damaged"
+    console = Console(width=80, file=io.StringIO())
+    console.print(overview(states, None, width=80, height=8))
+    assert "1x-g3 0 damaged" in " ".join(console.file.getvalue().split())
     shown = markdown_of(sweep)
     assert "5.00 (1 of 2 seeds, others damaged)" in shown
     assert "22 runs trained on none" in shown  # of 24, but for the two

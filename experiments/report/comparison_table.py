@@ -86,7 +86,7 @@ def only(comparison: Comparison) -> list[str]:
 
 def _differing(comparison: Comparison) -> str:
     if not comparison.differing:
-        return "Nothing differs in configuration, data, code and machine."
+        return "Nothing is known to differ in configuration, data, code and machine."
     made = markdown.table("what differs", *comparison.labels, "cells")
     for each in comparison.differing:
         made.add_row(f"{each.kind}: {each.what}", *each.values, ", ".join(each.cells) or "all")
