@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -142,16 +141,15 @@ def start(source, data_dir):
 def test_a_conversion_that_was_killed_goes_on(tmp_path):
     """With the file at which it was; what it had begun of that is no more."""
     source = inception_copy(tmp_path / "copy")
-    killed = start(source, tmp_path / "data")
-    done = [killed.stdout.readline().strip() for _ in range(2)]
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    with start(source, tmp_path / "data") as killed:
+        done = [killed.stdout.readline().strip() for _ in range(2)]
+        killed.kill()
     partial = tmp_path / "data/imagenet2012/5.1.0.incomplete"
     (partial / ".some.file.of.a.killed.process").write_text("")
     with pytest.raises(InputError, match="is not prepared"):
         data.find("imagenet2012", tmp_path / "data")
-    went_on = start(source, tmp_path / "data")
-    rest = went_on.communicate()[0].split()
+    with start(source, tmp_path / "data") as went_on:
+        rest = went_on.stdout.read().split()
     assert went_on.returncode == 0
     files = sum(map(len, COUNTS.values()))
     assert files - 2 <= len(rest) <= files - 1  # the second may not have been noted
