@@ -213,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH.zip",
         help="what tiny_imagenet is made of: tiny-imagenet-200.zip",
     )
+    prepare.add_argument(
+        "--from-tfrecord",
+        type=Path,
+        metavar="DIR",
+        help="convert a copy as TFRecords, of TFDS or (imagenet2012) of Inception's kind",
+    )
     prepare.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
 
     cell = add("cell", commands.cell, "train one run in this process; `run` starts these")

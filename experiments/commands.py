@@ -353,6 +353,9 @@ def prepare(options: argparse.Namespace) -> int:
     """Prepares a data set of TFDS, or Tiny ImageNet."""
     from shufflenet_jax import data
 
-    data.prepare(options.name, options.data_dir, options.archive)
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    data.prepare(options.name, options.data_dir, options.archive, options.from_tfrecord, say)
     print(f"{options.name} is prepared")
     return 0

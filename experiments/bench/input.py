@@ -134,10 +134,11 @@ def _recipe_table(root: Path, times: Mapping[str, Sequence[float]]) -> str:
         rows.add_row(name, f"{1 / seconds:,.0f}", f"{1e6 * seconds:.0f}", f"{ratio:.2f}")
     files = files_of(root)
     mean = sum(file.stat().st_size for file in files) / len(files) / 1000
+    rounds = len(times["ours"])
     notes = [f" {name} {PEERS[name].note}." for name in times if PEERS[name].note]
     return (
         f"{markdown.render(rows)}\n\nProcessor time, on one processor, of all that a process does; "
-        f"medians of {ROUNDS} rounds in turns, and of the ratios of a round. {len(files)} JPEGs of "
+        f"medians of {rounds} rounds in turns, and of the ratios of a round. {len(files)} JPEGs of "
         f"{mean:.0f} kB.{''.join(notes)}"
     )
 
@@ -147,6 +148,7 @@ def _step_table(threads: int, setting: Setting, root: Path) -> str:
         f"training step, {setting}", "ms", "ratio", "processor time, ms", "ratio"
     )
     times = in_fresh_process(threads, step_times, setting, str(root))
+    rounds = len(times[_BASE])
     for name, turns in times.items():
         entries = []
         for taken, ratio in zip(_medians(turns), _ratios(turns, times[_BASE]), strict=True):
@@ -154,7 +156,7 @@ def _step_table(threads: int, setting: Setting, root: Path) -> str:
         steps.add_row(name, *entries)
     return (
         f"{markdown.render(steps)}\n\n{threads} threads, in turns of {setting.steps} steps: "
-        f"medians of {ROUNDS} rounds, and of the ratios to {_BASE} in the same round. On a busy "
+        f"medians of {rounds} rounds, and of the ratios to {_BASE} in the same round. On a busy "
         f"machine that of the processor time says more."
     )
 

@@ -40,6 +40,9 @@ def unchanged(count: int) -> Colors:
     )
 
 
+_UNCHANGED = Colors(*(each[0] for each in unchanged(1)))
+
+
 def draw_colors(color: float, lighting: float, rng: np.random.Generator) -> Colors:
     """Draws how the colours of one image change.
 
@@ -48,7 +51,7 @@ def draw_colors(color: float, lighting: float, rng: np.random.Generator) -> Colo
       lighting: See `Preprocessing`.
       rng: Nothing is drawn for what is 0.
     """
-    order, factor, light = (each[0] for each in unchanged(1))
+    order, factor, light = _UNCHANGED
     if color:
         order = rng.permutation(3).astype(np.int32)
         factor = rng.uniform(1 - color, 1 + color, 3).astype(np.float32)

@@ -4,11 +4,15 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
+import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shufflenet_jax.data.convert import IMAGENET, convert
 from shufflenet_jax.data.dataset import Dataset, Found, Identity, shown
 from shufflenet_jax.data.folder import find_folder
 from shufflenet_jax.data.prepared import FILE_FORMAT, NotPrepared, find_prepared, read_prepared
@@ -81,7 +85,13 @@ def label(name: str) -> str:
     return f"folder:{shown(Path(path).name)}" if kind == "folder" else name
 
 
-def prepare(name: str, data_dir: Path | None = None, archive: Path | None = None) -> None:
+def prepare(
+    name: str,
+    data_dir: Path | None = None,
+    archive: Path | None = None,
+    from_tfrecord: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
     """Prepares a data set as array_record, so that ``find`` finds it. Does nothing where it is.
 
     A stock TFDS data set is downloaded by TFDS's own code, which needs TensorFlow.
@@ -90,6 +100,8 @@ def prepare(name: str, data_dir: Path | None = None, archive: Path | None = None
       name: As of ``find``, or "tiny_imagenet".
       data_dir: As of ``find``.
       archive: What Tiny ImageNet is made of, ``tiny-imagenet-200.zip``.
+      from_tfrecord: A folder with a copy as TFRecords, which is converted without TensorFlow.
+      say: Told what is done where that takes long, a line now and then.
 
     Raises:
       InputError: TensorFlow is missing, there is no such data set, it has to be downloaded by
@@ -97,7 +109,10 @@ def prepare(name: str, data_dir: Path | None = None, archive: Path | None = None
     """
     if archive is not None and name != _TINY_IMAGENET:
         raise InputError(f"{name} is not made of an archive: leave {archive} out")
-    if name == "digits" or name.startswith("folder:"):
+    needs_no_tfds = name == "digits" or name.startswith("folder:")
+    if from_tfrecord is not None and (needs_no_tfds or not re.fullmatch(r"\w+", name)):
+        raise InputError(f"{name} does not come as TFRecords: leave --from-tfrecord out")
+    if needs_no_tfds:
         load(name, data_dir)
         return
     with contextlib.suppress(NotPrepared):
@@ -106,6 +121,12 @@ def prepare(name: str, data_dir: Path | None = None, archive: Path | None = None
     if name == _TINY_IMAGENET:
         _prepare_tiny_imagenet(archive, _data_dir(data_dir))
         return
+    if from_tfrecord is not None:
+        convert(name, _absolute(from_tfrecord), _data_dir(data_dir), say)
+        find(name, data_dir)
+        return
+    if name.partition(":")[0] == IMAGENET:
+        say(_imagenet_needs(_data_dir(data_dir)))
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(f"preparing {name} needs TensorFlow once: run pip install -e '.[prepare]'")
     import tensorflow_datasets as tfds
@@ -126,6 +147,38 @@ def prepare(name: str, data_dir: Path | None = None, archive: Path | None = None
         except (AssertionError, OSError, DownloadError, NonMatchingChecksumError) as error:
             raise InputError(f"cannot prepare {name}: {' '.join(str(error).split())}") from error
     find(name, data_dir)
+
+
+_ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+
+
+def _imagenet_needs(data_dir: Path) -> str:
+    """What it takes to prepare ImageNet from its archives.
+
+    Raises:
+      InputError: They are not there, or there is too little space for what is made of them.
+    """
+    place = data_dir / "downloads" / "manual"
+    missing = [name for name in _ARCHIVES if not (place / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{IMAGENET} is made of {' and '.join(_ARCHIVES)} (148 and 6.7 GB, from "
+            f"https://image-net.org after a registration); put {' and '.join(missing)} into "
+            f"{place}. It takes 155 GB more, and hours. A copy as TFRecords is converted with "
+            f"--from-tfrecord DIR, and class folders are read as they are: "
+            "--config.data.name=folder:PATH"
+        )
+    needed = sum((place / name).stat().st_size for name in _ARCHIVES)
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{IMAGENET} takes {needed / 1e9:.1f} GB more, and the disk of {data_dir} has "
+            f"{free / 1e9:.1f} GB left: move the archives to another, and name it with --data-dir"
+        )
+    return (
+        f"{IMAGENET} is prepared in {data_dir}: it takes {needed / 1e9:.1f} GB of the "
+        f"{free / 1e9:.1f} GB that are free, and hours, as every image is read and written twice"
+    )
 
 
 def _write(builder: "DatasetBuilder") -> None:
