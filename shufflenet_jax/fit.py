@@ -15,6 +15,7 @@ from shufflenet_jax.data import MEMORY_GB, NEVER_SKIPPED, Batch, Broken, Dataset
 from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate
+from shufflenet_jax.finetuning import head_of
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
@@ -106,7 +107,8 @@ def fit(
         )
     total = recipe.steps(len(dataset.train))
     timetable = Timetable(intervals, len(dataset.train), recipe.batch_size, total)
-    optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
+    head = head_of(network) if recipe.backbone_rate != 1 else None
+    optimizer, schedule = recipe.optimizer(total, head), recipe.schedule(total)
     graphdef, state = create_state(network, optimizer)
     # Whole batches never meet the masked program: where no image is broken, that some may be
     # changes no bit.
@@ -119,6 +121,7 @@ def fit(
             masked=masked,
             batch_norm=recipe.batch_norm,
             preprocessing=recipe.preprocessing,
+            learnable=None if recipe.backbone_rate else head,
             devices=devices,
         )
         for masked in (False, True)

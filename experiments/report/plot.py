@@ -41,7 +41,7 @@ def save(sweep: Sweep, path: Path) -> None:
     curves.axhline(0, color="black", linewidth=0.8)
     curves.set(xlabel="epoch", ylabel="points of top-1 error")
     curves.grid(alpha=0.3)
-    _write(figure, path)
+    write(figure, path)
 
 
 def _draw_ends(panel: Axes, sweep: Sweep, contrasts: list[Judged]) -> None:
@@ -137,10 +137,10 @@ def save_flow(by_cell: Mapping[str, list[Flows]], path: Path) -> None:
             )
     panels[-1][0].set(xlabel="group of inputs", ylabel="group of outputs")
     figure.colorbar(image, ax=panels, label="share of squared derivatives", shrink=0.6)
-    _write(figure, path)
+    write(figure, path)
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:  # the latter of an unknown format

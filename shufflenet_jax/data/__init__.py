@@ -4,6 +4,7 @@ from shufflenet_jax.data.broken import NEVER_SKIPPED, Broken, Skipped
 from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Identity
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
+from shufflenet_jax.data.folder import IMAGE_SUFFIXES
 from shufflenet_jax.data.memory import MEMORY_GB, fits
 from shufflenet_jax.data.pipeline import (
     STAND_IN,
@@ -13,11 +14,12 @@ from shufflenet_jax.data.pipeline import (
     eval_batches,
     train_batches,
 )
-from shufflenet_jax.data.preprocess import IMAGENET, Moves, Preprocessing
+from shufflenet_jax.data.preprocess import IMAGENET, Moves, Preprocessing, eval_image
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
     "IMAGENET",
+    "IMAGE_SUFFIXES",
     "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",
@@ -36,6 +38,7 @@ __all__ = [
     "Share",
     "Skipped",
     "eval_batches",
+    "eval_image",
     "find",
     "fits",
     "label",
