@@ -166,6 +166,26 @@ def _parser() -> argparse.ArgumentParser:
     predict.epilog = "Exit status: 1 if some image could not be read; the others are classified."
     add_json(predict)
 
+    export = add("export", commands.export, "take a trained network to other runtimes and code")
+    export.add_argument("network", type=Path, metavar="DIR", help="a run's, or a saved network's")
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=("hub", "torch", "stablehlo", "onnx"),
+        help="hub: a directory as of the Hugging Face hub; torch: a state dict for other code",
+    )
+    export.add_argument(
+        "--out", type=Path, metavar="PATH", help="what to write (default: NETWORK.END here)"
+    )
+    export.add_argument(
+        "--layout",
+        choices=("megvii", "pytorchcv", "torchvision"),
+        help="of --to torch: whose code is to load it",
+    )
+    export.add_argument(
+        "--push", metavar="USER/NAME", help="of --to hub: upload it to this repository too"
+    )
+
     add_json(status := add("status", commands.status, "show how the runs of a sweep stand"))
     add_workdir(status, True, "directory of the sweep")
     status.add_argument("--watch", action="store_true", help="keep it live until all have ended")

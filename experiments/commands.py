@@ -102,6 +102,23 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if any(each.error for each in predicted) else 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Takes a trained network elsewhere."""
+    from experiments.trained import export
+    from experiments.trained.source import open_network
+
+    if options.push and options.to != "hub":
+        raise InputError("--push is for --to hub")
+    trained = open_network(options.network)
+    place = options.out or Path(f"{trained.name}{export.ENDS[options.to]}")
+    print(export.export(trained, options.to, place, options.layout))
+    if options.push:
+        from shufflenet_jax import push_to_hub
+
+        print(push_to_hub(place, options.push))
+    return 0
+
+
 def _experiment(options: argparse.Namespace) -> "Experiment | Printout":
     """What ``run`` was asked for: a table of the paper, a file, or a grid."""
     from experiments import tables
