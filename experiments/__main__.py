@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         takes = {
             commands.run: ("config", "sweep"),
             commands.report: ("config", "sweep"),
+            commands.train: ("config",),
             commands.cell: ("config",),
             commands.bench: ("config",),
         }
@@ -127,6 +128,73 @@ def _parser() -> argparse.ArgumentParser:
     add_networks(run)
     run.add_argument(
         "--dry-run", action="store_true", help="print the runs and their commands, start nothing"
+    )
+
+    train = add("train", commands.train, "train or fine-tune one network, on your own images say")
+    train.epilog = (
+        "As in: train shufflenet_g3_1x --config.data.name=folder:PATH, where PATH has "
+        "train/CLASS/* and val/CLASS/*. With --init, --config.recipe.backbone_rate=0 trains the "
+        "classifier alone, and 0.1 the rest at a tenth of its rate. The same command continues; "
+        "`status` and `stop` take its --workdir."
+    )
+    train.add_argument(
+        "name", metavar="NETWORK", help="as in `complexity`, or a family of networks"
+    )
+    train.add_argument(
+        "--init", type=Path, metavar="DIR", help="start from the weights of a trained network"
+    )
+    add_workdir(train, False, "where everything is kept (default: runs/train-NETWORK)")
+    train.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many runs (1)")
+    train.add_argument(
+        "--budget", default="imagenette", help="what the configuration starts from (imagenette)"
+    )
+    train.add_argument("--dry-run", action="store_true", help="print the runs, start nothing")
+    train.set_defaults(
+        cells="*",
+        launcher="local",
+        jobs=None,
+        records=None,
+        skip_invalid=False,
+        networks=None,
+    )
+
+    evaluate = add("evaluate", commands.evaluate, "evaluate a trained network on a data set")
+    evaluate.add_argument("network", type=Path, metavar="DIR", help="a run's, or a saved network's")
+    evaluate.add_argument(
+        "--data",
+        required=True,
+        metavar="NAME",
+        help="as --config.data.name: folder:PATH, or cifar10",
+    )
+    evaluate.add_argument("--data-dir", type=Path, metavar="DIR", help="default: TFDS's own")
+    evaluate.add_argument("--batch-size", type=_positive, default=64, metavar="N")
+    evaluate.add_argument("--plot", type=Path, metavar="FILE", help="plot the confusion matrix")
+    add_json(evaluate)
+
+    predict = add("predict", commands.predict, "print the best 5 labels of images")
+    predict.add_argument("network", type=Path, metavar="DIR", help="a run's, or a saved network's")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a file or a folder")
+    predict.epilog = "Exit status: 1 if some image could not be read; the others are classified."
+    add_json(predict)
+
+    export = add("export", commands.export, "take a trained network to other runtimes and code")
+    export.add_argument("network", type=Path, metavar="DIR", help="a run's, or a saved network's")
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=("hub", "torch", "stablehlo", "onnx"),
+        help="hub: a directory as of the Hugging Face hub; torch: a state dict for other code",
+    )
+    export.add_argument(
+        "--out", type=Path, metavar="PATH", help="what to write (default: NETWORK.END here)"
+    )
+    export.add_argument(
+        "--layout",
+        choices=("megvii", "pytorchcv", "torchvision"),
+        help="of --to torch: whose code is to load it",
+    )
+    export.add_argument(
+        "--push", metavar="USER/NAME", help="of --to hub: upload it to this repository too"
     )
 
     add_json(status := add("status", commands.status, "show how the runs of a sweep stand"))

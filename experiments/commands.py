@@ -62,6 +62,65 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def train(options: argparse.Namespace) -> int:
+    """Trains or fine-tunes one network."""
+    from experiments.trained import training
+
+    return _train(training.experiment(options.name, options.init), options)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluates a trained network on the test images of a data set."""
+    from experiments.report.formats import need_matplotlib
+    from experiments.trained import evaluation
+    from experiments.trained.source import open_network
+
+    if options.plot is not None:
+        need_matplotlib("a plot")
+    found = evaluation.evaluate(
+        open_network(options.network), options.data, options.data_dir, options.batch_size
+    )
+    print(evaluation.as_json(found) if options.json else evaluation.as_markdown(found))
+    if options.plot:
+        evaluation.save_plot(found, options.plot)
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Prints the best labels of images."""
+    from experiments.trained import prediction
+    from experiments.trained.source import open_network
+
+    images = prediction.images_in(options.images)
+    predicted = []
+    for each in prediction.predict(open_network(options.network), images):
+        predicted.append(each)
+        if each.error:
+            print(f"error: {each.error}", file=sys.stderr)
+        elif not options.json:
+            print(prediction.as_text(each), flush=True)
+    if options.json:
+        print(prediction.as_json(predicted))
+    return 1 if any(each.error for each in predicted) else 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Takes a trained network elsewhere."""
+    from experiments.trained import export
+    from experiments.trained.source import open_network
+
+    if options.push and options.to != "hub":
+        raise InputError("--push is for --to hub")
+    trained = open_network(options.network)
+    place = options.out or Path(f"{trained.name}{export.ENDS[options.to]}")
+    print(export.export(trained, options.to, place, options.layout))
+    if options.push:
+        from shufflenet_jax import push_to_hub
+
+        print(push_to_hub(place, options.push))
+    return 0
+
+
 def _experiment(options: argparse.Namespace) -> "Experiment | Printout":
     """What ``run`` was asked for: a table of the paper, a file, or a grid."""
     from experiments import tables

@@ -23,6 +23,7 @@ from shufflenet_jax.devices import Devices, is_lead, share
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate
 from shufflenet_jax.feed import Feed
+from shufflenet_jax.finetuning import head_of
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
@@ -118,7 +119,8 @@ def fit(
         )
     total = recipe.steps(len(dataset.train))
     timetable = Timetable(intervals, len(dataset.train), recipe.batch_size, total)
-    optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
+    head = head_of(network) if recipe.backbone_rate != 1 else None
+    optimizer, schedule = recipe.optimizer(total, head), recipe.schedule(total)
     graphdef, state = create_state(network, optimizer)
     # Whole batches never meet the masked program: where no image is broken, that some may be
     # changes no bit.
@@ -133,6 +135,7 @@ def fit(
             accumulate=recipe.accumulate,
             precision=recipe.precision,
             preprocessing=recipe.preprocessing,
+            learnable=None if recipe.backbone_rate else head,
             devices=devices,
         )
         for masked in (False, True)

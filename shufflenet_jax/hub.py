@@ -24,7 +24,14 @@ from shufflenet_jax import zoo
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.train import split
-from shufflenet_jax.trained import Trained, built, plain, preprocessing_of
+from shufflenet_jax.trained import (
+    CONFIG_OF_A_RUN,
+    Trained,
+    built,
+    load_trained,
+    plain,
+    preprocessing_of,
+)
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -59,11 +66,9 @@ def save(trained: Trained, directory: str | os.PathLike[str], card: str = "") ->
     place = Path(directory).expanduser().absolute()
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise InputError(f"{place} is there already: choose another directory, or remove it")
-    weights = _weights(trained.network)
+    weights = weights_of(trained.network)
     config = _config(trained, weights)
-    from safetensors.numpy import save as serialised
-
-    content = serialised(weights, metadata={"format": "flax"})
+    content = _serialised(weights)
     config["weights"] = {"file": WEIGHTS, "sha256": hashlib.sha256(content).hexdigest()}
     try:
         # In ASCII, which also holds the halves of characters that stand for undecodable bytes in
@@ -122,6 +127,24 @@ def load(
         raise InputError(f"{path}: {error}") from error
     put_weights(network, weights, str(path.with_name(WEIGHTS)))
     return Trained(network, preprocessing, class_names, step, name, arguments, provenance)
+
+
+def open_trained(
+    directory: str | os.PathLike[str], constructor: zoo.Family | zoo.Constructor | None = None
+) -> Trained:
+    """The network of a directory: one that `save` wrote, or that of a run.
+
+    Raises:
+      InputError: It is neither, or see `load` and `load_trained`.
+    """
+    place = Path(directory).expanduser()
+    for name, opened in ((CONFIG_OF_A_RUN, load_trained), (CONFIG, load)):
+        if (place / name).is_file():
+            return opened(place, constructor)
+    raise InputError(
+        f"{place} holds no network: it has neither {CONFIG}, as saved, nor {CONFIG_OF_A_RUN}, as "
+        "the directory of a run"
+    )
 
 
 def from_pretrained(
@@ -217,8 +240,19 @@ def put_weights(network: nnx.Module, weights: Mapping[str, np.ndarray], source: 
     nnx.update(network, state)
 
 
-def _weights(network: nnx.Module) -> dict[str, np.ndarray]:
-    """Every array of a network by its place."""
+def digest(network: nnx.Module) -> str:
+    """What tells the weights of a network from all others: that of the file that holds them."""
+    return hashlib.sha256(_serialised(weights_of(network))).hexdigest()
+
+
+def _serialised(weights: dict[str, np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    return save(weights, metadata={"format": "flax"})
+
+
+def weights_of(network: nnx.Module) -> dict[str, np.ndarray]:
+    """Every array of a network by its place, as ``stages.0.1.reduce.conv.kernel``."""
     _, params, batch_stats = split(network)
     leaves = [each for tree in (params, batch_stats) for each in jax.tree.leaves_with_path(tree)]
     # Contiguous, as the format writes memory as it lies.

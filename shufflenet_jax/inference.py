@@ -67,13 +67,20 @@ def fold(network: Module) -> Module:
 
 def _folded(conv: Conv, norm: BatchNorm) -> tuple[nnx.Module, Shift]:
     """A convolution that scales, and what is then added."""
-    bias = None if conv.bias is None else conv.bias[...]
-    values = (norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...])
-    kernel, shift = _scaled(conv.kernel[...], bias, *values, epsilon=norm.epsilon)
+    kernel, shift = folded_kernel(conv, norm)
     if kernel.shape[:2] == (1, 1) and conv.stride == 1 and not conv.padding:
         return Pointwise(chwn.by_group(kernel, conv.groups)), Shift(shift)
     conv.kernel[...], conv.bias = kernel, None
     return conv, Shift(shift)
+
+
+def folded_kernel(
+    conv: Conv, norm: BatchNorm
+) -> tuple[Float[Array, "k k i o"], Float[Array, " o"]]:
+    """The kernel and the bias of a convolution that does what both do; see `fold`."""
+    bias = None if conv.bias is None else conv.bias[...]
+    values = (norm.scale[...], norm.bias[...], norm.mean[...], norm.var[...])
+    return _scaled(conv.kernel[...], bias, *values, epsilon=norm.epsilon)
 
 
 @partial(jax.jit, static_argnames="epsilon")

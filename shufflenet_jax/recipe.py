@@ -1,6 +1,7 @@
 """Training recipes as data: the paper's (section 4), and scaled-down budgets."""
 
 import math
+import operator
 from dataclasses import dataclass, field
 
 import jax
@@ -38,6 +39,9 @@ class Recipe:
         whole batch.
       precision: What networks compute in, forward and backward: "float32" or "bfloat16". Logits,
         loss, parameters, statistics of BN and updates are float32 with either.
+      backbone_rate: Learning rate of all layers but the classifier, over that of the classifier.
+        With 0 they stay what they are, and evaluate: their batch normalisation keeps its
+        statistics, and nothing is dropped. For networks that start from trained weights.
       preprocessing: Image size, augmentation and the evaluation crop.
 
     Raises:
@@ -54,6 +58,7 @@ class Recipe:
     batch_norm: str = "global"
     accumulate: int = 1
     precision: str = "float32"
+    backbone_rate: float = 1.0
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -65,7 +70,7 @@ class Recipe:
                 lambda n: n >= 1,
             ),
             (
-                ("learning_rate", "weight_decay", "clip_norm"),
+                ("learning_rate", "weight_decay", "clip_norm", "backbone_rate"),
                 (int, float),
                 "a finite number, not negative",
                 lambda x: 0 <= x < math.inf,
@@ -107,14 +112,24 @@ class Recipe:
         """Training steps on a data set of that many images."""
         return max(1, self.epochs * num_examples // self.batch_size)
 
-    def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """SGD with Nesterov momentum, weight decay, and a rate that is linear in the step."""
+    def optimizer(
+        self, steps: int, head: optax.Params | None = None
+    ) -> optax.GradientTransformation:
+        """SGD with Nesterov momentum, weight decay, and a rate that is linear in the step.
+
+        Args:
+          steps: Of the whole run.
+          head: Marks the parameters of the classifier (`shufflenet_jax.finetuning.head_of`); needed
+            for a backbone_rate that is not 1.
+        """
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
-        return optax.chain(
-            clip,
-            optax.add_decayed_weights(self.weight_decay, mask=kernels),
-            optax.sgd(self.schedule(steps), self.momentum, nesterov=True),
-        )
+        sgd = optax.sgd(self.schedule(steps), self.momentum, nesterov=True)
+        decay = optax.add_decayed_weights(self.weight_decay, mask=kernels)
+        if self.backbone_rate == 1:
+            return optax.chain(clip, decay, sgd)
+        backbone = jax.tree.map(operator.not_, head)
+        slower = optax.masked(optax.scale(self.backbone_rate), backbone)
+        return optax.chain(clip, decay, sgd, slower)
 
     def schedule(self, steps: int) -> optax.Schedule:
         """The learning rate at each step, from 0 to steps - 1."""

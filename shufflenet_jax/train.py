@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
 from shufflenet_jax.data import IMAGENET, Batch, Preprocessing
@@ -82,6 +83,7 @@ def make_train_step(
     accumulate: int = 1,
     precision: str = "float32",
     preprocessing: Preprocessing = IMAGENET,
+    learnable: dict | None = None,
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
     """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
@@ -100,6 +102,8 @@ def make_train_step(
         own: on a whole batch the two differ in the last bits.
       batch_norm, accumulate, precision: See `Recipe`.
       preprocessing: Of the images; what normalises pixels is in it.
+      learnable: Marks the params that have gradients; the network then evaluates. Without it, all
+        have.
       devices: What the batch is split over; they must hold state and batch.
     """
 
@@ -125,13 +129,19 @@ def make_train_step(
         key: Array,
         count: Float[Array, ""] | None,
     ) -> tuple[Array, tuple[Array, dict]]:
+        if learnable is not None:
+            params = jax.tree.map(
+                lambda each, learns: each if learns else lax.stop_gradient(each), params, learnable
+            )
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         axis, parts = devices.normalised_together(batch_norm, len(batch.label))
         network.set_attributes(BatchNorm, axis=axis, parts=parts, raise_if_not_found=False)
         images = normalise(
             batch.image, preprocessing.pixel_mean, preprocessing.pixel_std, precision
         )
-        if isinstance(network, ManyHeaded):
+        if learnable is not None:
+            heads = [(1.0, network(images, train=False))]
+        elif isinstance(network, ManyHeaded):
             heads = network.heads(images, devices.own_key(key))
         else:
             heads = [(1.0, network(images, train=True))]

@@ -91,7 +91,7 @@ def describe(
     except TypeError as error:
         raise InputError(f"network {name}: an argument cannot be written down: {error}") from error
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / _NAME, text)
+    write_atomically(directory / CONFIG_OF_A_RUN, text)
 
 
 def load_trained(
@@ -114,7 +114,7 @@ def load_trained(
         is named.
     """
     directory = Path(run_directory).absolute()
-    path = directory / _NAME
+    path = directory / CONFIG_OF_A_RUN
     name, arguments, class_names, preprocessing = _read(path)
     try:
         network = built(name, arguments, len(class_names), constructor)
@@ -177,7 +177,8 @@ def built(
         ) from error
 
 
-_NAME = "network.json"
+CONFIG_OF_A_RUN = "network.json"
+"""The file in the directory of a run that says what its network is."""
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], tuple[str, ...], Preprocessing]:

@@ -341,27 +341,34 @@ def shufflenet_name(groups: int, width: float, shuffle: bool) -> str:
     return f"shufflenet_g{groups}_{width:g}x{'' if shuffle else '_noshuffle'}"
 
 
-NETWORKS: dict[str, Callable[..., nnx.Module]] = {
+NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     **{
-        shufflenet_name(groups, width, shuffle): partial(
-            shufflenet, groups=groups, width=width, shuffle=shuffle
+        shufflenet_name(groups, width, shuffle): (
+            "shufflenet",
+            {"groups": groups, "width": width, "shuffle": shuffle},
         )
         for width in WIDTHS
         for groups in STAGE2_CHANNELS
         for shuffle in (True, False)
         if shuffle or groups > 1
     },
-    "shufflenet_g3_2x_se": partial(shufflenet_se, groups=3, width=2.0),
-    "shufflenet_g3_0.5x_shallow": shufflenet_shallow,
+    "shufflenet_g3_2x_se": ("shufflenet_se", {"groups": 3, "width": 2.0}),
+    "shufflenet_g3_0.5x_shallow": ("shufflenet_shallow", {}),
     **{
-        f"{name}_{mflops}m": partial(structure, name, mflops=mflops)
+        f"{name}_{mflops}m": (name, {"mflops": mflops})
         for mflops in CONV1_CHANNELS
         for name in STRUCTURES
     },
     **{
-        f"mobilenet_v1_{width}": partial(mobilenet_v1, width=float(width))
+        f"mobilenet_v1_{width}": ("mobilenet_v1", {"width": float(width)})
         for width in MOBILENET_WIDTHS
     },
-    **{name: FAMILIES[name].constructor for name in _SINGLE},
+    **{name: (name, {}) for name in _SINGLE},
 }
-"""Every single network: constructors that need only ``rngs``."""
+"""Every single network: its family, and its own arguments, as `build` takes them."""
+
+NETWORKS: dict[str, Callable[..., nnx.Module]] = {
+    name: partial(FAMILIES[family].constructor, **arguments)
+    for name, (family, arguments) in NAMED.items()
+}
+"""The same as constructors that need only ``rngs``."""

@@ -12,7 +12,7 @@ from flax import nnx
 import shufflenet_jax
 from shufflenet_jax import InputError, PlainUnit, Trained, hub, load, save, zoo
 from shufflenet_jax.data import IMAGENET, Preprocessing
-from shufflenet_jax.zoo import NETWORKS
+from shufflenet_jax.zoo import NAMED, NETWORKS
 
 ARGUMENTS = {
     "groups": 2,
@@ -86,28 +86,11 @@ SOME = ("shufflenet_g8_0.25x_noshuffle", "resnext_13m", "mobilenet_v1_0.25", "al
 def test_every_network_of_the_zoo_can_be_said_as_data(name):
     """By its family's arguments alone, as JSON gives them back."""
     constructor = NETWORKS[name]
-    family, arguments = _as_data(name, constructor)
-    arguments = json.loads(json.dumps(arguments))
+    family, arguments = json.loads(json.dumps(NAMED[name]))
     rebuilt = zoo.build(family, arguments, num_classes=10)
     assert nnx.graphdef(rebuilt) == nnx.graphdef(
         shufflenet_jax.abstract(constructor, num_classes=10)
     )
-
-
-def _as_data(name, constructor):
-    keywords = dict(getattr(constructor, "keywords", {}))
-    if name.startswith("shufflenet_g") and not name.endswith(("_se", "_shallow")):
-        return "shufflenet", keywords
-    if name.endswith("_se"):
-        del keywords["unit"]
-        return "shufflenet_se", keywords
-    if name.endswith("_shallow"):
-        return "shufflenet_shallow", {}
-    if name.endswith("m") and name.removesuffix("m").rpartition("_")[2].isdigit():
-        return name.rpartition("_")[0], keywords
-    if name.startswith("mobilenet_v1"):
-        return "mobilenet_v1", keywords
-    return name, {}
 
 
 @pytest.mark.parametrize("name", ["lenet5", "squeezenet", "resnext", "mobilenet_v1"])

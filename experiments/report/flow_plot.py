@@ -10,8 +10,8 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 
+from experiments.report import figure_file
 from experiments.report.flow import Flows
-from shufflenet_jax.errors import InputError
 
 
 def save(by_cell: Mapping[str, list[Flows]], path: Path) -> None:
@@ -38,9 +38,4 @@ def save(by_cell: Mapping[str, list[Flows]], path: Path) -> None:
             )
     panels[-1][0].set(xlabel="group of inputs", ylabel="group of outputs")
     figure.colorbar(image, ax=panels, label="share of squared derivatives", shrink=0.6)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # the latter of an unknown format
-        raise InputError(f"cannot plot to {path}: {error}") from error
-    finally:
-        pyplot.close(figure)
+    figure_file.save(figure, path)

@@ -131,7 +131,8 @@ def budget(name: str) -> ConfigDict:
     Keys: ``network`` (name of the family, and the arguments that `zoo.FAMILIES` gives it),
     ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images, -1
     for as many as suit the machine; memory_gb, what decoded images may take on each device; broken
-    and broken_budget, the fields of `Broken`), ``recipe``, ``intervals`` and ``limits`` (the fields
+    and broken_budget, the fields of `Broken`), ``init`` (dir and sha256, of the trained network
+    that training starts from; "" for none), ``recipe``, ``intervals`` and ``limits`` (the fields
     of `Recipe`, `Intervals` and `Limits`), ``ray`` and ``slurm`` (those of the engines).
 
     Raises:
@@ -150,6 +151,7 @@ def budget(name: str) -> ConfigDict:
             "data": {"name": chosen.data, **rest.pop("data"), "memory_gb": chosen.memory_gb},
             "recipe": dataclasses.asdict(chosen.recipe),
             "intervals": dataclasses.asdict(chosen.intervals),
+            "init": {"sha256": "", **rest.pop("init")},
             **rest,
         }
     )

@@ -50,8 +50,11 @@ def build(values: Values, seed: int, dataset: Dataset) -> Training:
     Raises:
       InputError: A key that this version does not know, or a value that no run can have.
     """
+    network = network_of(values, dataset.num_classes, nnx.Rngs(seed))
+    if wanted := values.get("init.sha256"):
+        _start_from(network, values["init.dir"], wanted, dataset)
     return Training(
-        network=network_of(values, dataset.num_classes, nnx.Rngs(seed)),
+        network=network,
         dataset=dataset,
         recipe=recipe_of(values),
         intervals=_made(Intervals, "intervals", values),
@@ -59,6 +62,19 @@ def build(values: Values, seed: int, dataset: Dataset) -> Training:
         memory_gb=values["data.memory_gb"],
         broken=Broken(values["data.broken"], values["data.broken_budget"]),
     )
+
+
+def _start_from(network: nnx.Module, directory: str, wanted: str, dataset: Dataset) -> None:
+    """Gives a network the weights that training starts from."""
+    # Here, because they import orbax, which a process that only plans has no use for.
+    from shufflenet_jax import finetuning, hub
+
+    trained = hub.open_trained(directory)
+    if hub.digest(trained.network) != wanted:
+        raise InputError(
+            f"init.dir {directory} holds other weights than those that the sweep was planned with"
+        )
+    finetuning.start_from(network, trained, dataset.class_names)
 
 
 def check(values: Values, examples: int) -> None:

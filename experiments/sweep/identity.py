@@ -74,7 +74,11 @@ def defaults(values: Values) -> dict[str, Any]:
     from shufflenet_jax.recipe import Recipe
     from shufflenet_jax.zoo import FAMILIES
 
-    known = {"recipe": dataclasses.asdict(Recipe()), "intervals": dataclasses.asdict(Intervals())}
+    known: dict[str, Any] = {
+        "init": {"sha256": ""},
+        "intervals": dataclasses.asdict(Intervals()),
+        "recipe": dataclasses.asdict(Recipe()),
+    }
     family = FAMILIES.get(values.get("network.name", ""))
     if family is not None:
         known["network"] = family.plain

@@ -15,13 +15,15 @@ from shufflenet_jax.data import AUTO_WORKERS, MEMORY_GB, NEVER_SKIPPED
 from shufflenet_jax.errors import InputError, did_you_mean
 
 # Where data lie, who prepares them, whether they stay on the devices and what trains changes no
-# result; nor does what is done about broken images change one that there is without it (`Broken`).
+# result; nor does where a network lies whose digest is in the identity, nor what is done about
+# broken images change one that there is without it (`Broken`).
 _OF_A_RUN = (
     "data.dir",
     "data.workers",
     "data.memory_gb",
     "data.broken",
     "data.broken_budget",
+    "init.dir",
     "limits.",
 )
 _OF_ENGINES = tuple(f"{name}." for name in ENGINES)
@@ -40,6 +42,7 @@ def default_settings() -> dict[str, Any]:
                 "broken": NEVER_SKIPPED.policy,
                 "broken_budget": NEVER_SKIPPED.budget,
             },
+            "init": {"dir": ""},
             "limits": dataclasses.asdict(Limits()),
             **{kind.name: kind.defaults for kind in ENGINES.values() if kind.defaults},
         }

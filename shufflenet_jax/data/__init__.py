@@ -5,6 +5,7 @@ from shufflenet_jax.data.colors import Colors
 from shufflenet_jax.data.dataset import Dataset, Example, Examples, Found, Identity
 from shufflenet_jax.data.decode import BrokenImage
 from shufflenet_jax.data.draws import Draws
+from shufflenet_jax.data.folder import IMAGE_SUFFIXES
 from shufflenet_jax.data.memory import MEMORY_GB, fits
 from shufflenet_jax.data.pipeline import (
     AUTO_WORKERS,
@@ -15,12 +16,13 @@ from shufflenet_jax.data.pipeline import (
     eval_batches,
     train_batches,
 )
-from shufflenet_jax.data.preprocess import IMAGENET, Moves, Preprocessing
+from shufflenet_jax.data.preprocess import IMAGENET, Moves, Preprocessing, eval_image
 from shufflenet_jax.data.sources import find, label, load, prepare, resolve
 
 __all__ = [
     "AUTO_WORKERS",
     "IMAGENET",
+    "IMAGE_SUFFIXES",
     "MEMORY_GB",
     "NEVER_SKIPPED",
     "STAND_IN",
@@ -40,6 +42,7 @@ __all__ = [
     "Share",
     "Skipped",
     "eval_batches",
+    "eval_image",
     "find",
     "fits",
     "label",

@@ -21,7 +21,8 @@ from shufflenet_jax.data.dataset import Dataset, Example, Found, Identity, shown
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp"})
+"""What the names of images end in."""
 
 _RESTORE = "restore it, or begin anew with the folder as it is"
 
@@ -351,7 +352,7 @@ def _class_names(root: Path, folder: str, notes: _Notes) -> tuple[str, ...]:
                 names.append(entry.name)
             elif not entry.is_file():
                 notes.add(_DANGLING, folder, entry.name)
-            elif _suffix(entry.name) in _SUFFIXES:
+            elif _suffix(entry.name) in IMAGE_SUFFIXES:
                 notes.add(_OUTSIDE, folder, entry.name)
     if not names:
         raise InputError(f"{shown(str(root / folder))} has no class folders")
@@ -378,7 +379,7 @@ def _images(root: Path, folder: str, name: str, notes: _Notes) -> _Images:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _suffix(entry.name) in _SUFFIXES:
+            if _suffix(entry.name) in IMAGE_SUFFIXES:
                 try:
                     status = entry.stat()
                 except OSError:
@@ -398,7 +399,7 @@ def _images(root: Path, folder: str, name: str, notes: _Notes) -> _Images:
                 notes.add(_OTHER, folder, name, entry.name)
     if not images:
         raise InputError(
-            f"{shown(path)} has no images ({', '.join(sorted(_SUFFIXES))}) right in it"
+            f"{shown(path)} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}) right in it"
         )
     images.sort()
     names, sizes, modified = zip(*images, strict=True)
@@ -413,7 +414,7 @@ def _deeper(path: str) -> Iterator[str]:
     """The images below a folder that lies in a class folder."""
     for parent, _, names in os.walk(path):
         for name in names:
-            if _suffix(name) in _SUFFIXES and not name.startswith("."):
+            if _suffix(name) in IMAGE_SUFFIXES and not name.startswith("."):
                 yield os.path.join(parent, name)
 
 

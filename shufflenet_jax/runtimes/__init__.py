@@ -1,0 +1,1 @@
+"""Networks for other runtimes: folded, with any batch, as StableHLO and as ONNX."""
