@@ -131,7 +131,7 @@ def budget(name: str) -> ConfigDict:
     ``data`` (name; dir, "" for TFDS's own default; workers, the processes that prepare images;
     memory_gb, what decoded images may take on each device; broken and broken_budget, the fields of
     `Broken`), ``recipe``, ``intervals`` and ``limits`` (the fields of `Recipe`, `Intervals` and
-    `Limits`), ``ray`` and ``slurm`` (those of the engines).
+    `Limits`), ``trackers`` (names with commas), ``ray`` and ``slurm`` (those of the engines).
 
     Raises:
       InputError: There is none of that name.
