@@ -231,6 +231,13 @@ def _parser() -> argparse.ArgumentParser:
     add_workdir(flow, True, "directory of the sweep")
     flow.add_argument("--plot", type=Path, metavar="FILE", help="plot which groups know of which")
 
+    results = add(
+        "results", commands.results, "make the tables and plots of a checkout of its records"
+    )
+    results.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 1 if something differs"
+    )
+
     add_json(
         add(
             "complexity", commands.complexity, "print multiply-adds and parameters of every network"

@@ -376,20 +376,24 @@ def _put(text: str, path: Path | None) -> None:
 
 def _recalled(options: argparse.Namespace, directory: Path) -> "Sweep":
     """A sweep, in an empty directory, of all that is recorded of an experiment."""
-    from experiments.sweep.experiment import Experiment
-    from experiments.sweep.plan import configured, freeze
-    from experiments.sweep.records import Records
+    from experiments.tables.recorded import recalled
 
     if options.name is None:
         raise InputError("which experiment? report NAME --records DIR")
     chosen = _experiment(options)
-    if not isinstance(chosen, Experiment):
-        raise InputError(f"{chosen.name} trains nothing that could be recorded: run it")
-    records = options.records.expanduser()
-    if not records.is_dir():
-        raise InputError(f"there is no directory of records {options.records}")
-    chosen, config = configured(chosen, options.budget, options.assignments)
-    return Records(records).recall(freeze(chosen, options.budget, config, directory, seeds=0))
+    return recalled(chosen, options.budget, options.assignments, options.records, directory)
+
+
+def results(options: argparse.Namespace) -> int:
+    """Makes the committed results of the committed records."""
+    from experiments.report.formats import need_matplotlib
+    from experiments.results import committed
+
+    need_matplotlib("a plot")
+    made = committed.make()
+    for path in made if options.check else committed.write(made):
+        print(f"{path.name} {'is not what the records say' if options.check else 'is made anew'}")
+    return int(options.check and bool(made))
 
 
 def complexity(options: argparse.Namespace) -> int:

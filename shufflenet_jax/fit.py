@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from flax import nnx
 
@@ -27,7 +28,7 @@ from shufflenet_jax.finetuning import head_of
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
-from shufflenet_jax.metrics import MetricsLog
+from shufflenet_jax.metrics import Hyperparameters, MetricsLog, Row
 from shufflenet_jax.predictions import write_predictions
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
@@ -67,7 +68,9 @@ def fit(
     num_workers: int = AUTO_WORKERS,
     memory_gb: float = MEMORY_GB,
     broken: Broken = NEVER_SKIPPED,
+    hyperparameters: Hyperparameters = MappingProxyType({}),
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_row: Callable[[Row], None] = lambda row: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Trains a network and returns its evaluation on every test image.
@@ -95,7 +98,10 @@ def fit(
         and stay there (`Resident`); else, or with 0, they are read anew in every epoch. No bit of
         the result depends on it.
       broken: What is done about images that cannot be read.
+      hyperparameters: What TensorBoard shows beside the metrics, to compare runs by.
       on_progress: Called at every row of training metrics.
+      on_row: Called with every row of metrics, in the process that writes; where a run goes on,
+        first with those that it has written before.
       interrupted: Whether to end now; asked before the first step, after every step and every
         batch of an evaluation, and between the parts of images that are decoded to stay. One
         process of several is enough to end all, which happens within a few seconds, at a step on
@@ -150,11 +156,14 @@ def fit(
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(directory / "checkpoints")))
         restored = checkpoints.restore(state) or Restored(state, [], [])
-        start, log = int(restored.state.step), None
+        start, logs = int(restored.state.step), []
         if is_lead():
-            log = stack.enter_context(closing(MetricsLog(directory, restored.rows, start)))
+            log = MetricsLog(directory, restored.rows, start, hyperparameters)
+            logs = [stack.enter_context(closing(log)).write, lambda row, aside: on_row(row)]
+            for row in restored.rows:
+                on_row(row)
         restored = restored._replace(state=devices.replicate(restored.state))
-        record = Record(restored, checkpoints, log, Interruption(interrupted))
+        record = Record(restored, checkpoints, logs, Interruption(interrupted))
         del state, restored  # only the record's is trained; no other takes up memory
 
         resident = fits(dataset, recipe.preprocessing, memory_gb)

@@ -15,6 +15,11 @@ from shufflenet_jax.files import write_atomically
 Row = dict[str, Any]
 """The metrics of a split at a step: "step", "split" and numbers."""
 
+Hyperparameters = Mapping[str, str | int | float | bool]
+"""The settings of a run by name."""
+
+_COMPARED = ("test/top1_error", "test/loss")
+
 
 class MetricsLog:
     """Appends rows to ``metrics.jsonl`` and to TensorBoard events in ``events/`` of a directory.
@@ -26,12 +31,19 @@ class MetricsLog:
       directory: The run's; created if missing.
       rows: Those that the run had written when the checkpoint was saved that it continues from.
       step: Of that checkpoint.
+      hyperparameters: What TensorBoard shows beside the metrics, to compare runs by.
     """
 
-    def __init__(self, directory: Path, rows: Sequence[Row] = (), step: int = 0):
+    def __init__(
+        self,
+        directory: Path,
+        rows: Sequence[Row] = (),
+        step: int = 0,
+        hyperparameters: Hyperparameters = MappingProxyType({}),
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         write_metrics(directory, rows)
-        self._events = _Events(directory / "events", step)
+        self._events = _Events(directory / "events", step, hyperparameters)
         self._file = (directory / "metrics.jsonl").open("ab", buffering=0)
 
     def write(self, row: Row, aside: Mapping[str, float] = MappingProxyType({})) -> None:
@@ -65,14 +77,15 @@ class _Events:
     Args:
       directory: Receives the file; created if missing.
       step: Events of later steps, in files of the same directory, are to be forgotten.
+      hyperparameters: The run's.
     """
 
-    def __init__(self, directory: Path, step: int):
+    def __init__(self, directory: Path, step: int, hyperparameters: Hyperparameters):
         # Here, because only who writes needs it.
         with _hidden("torch"):
             from tensorboardX.proto import event_pb2
             from tensorboardX.record_writer import RecordWriter
-            from tensorboardX.summary import scalar
+            from tensorboardX.summary import hparams, scalar
 
         directory.mkdir(exist_ok=True)
         self._event, self._scalar = event_pb2.Event, scalar
@@ -82,6 +95,9 @@ class _Events:
         self._write(file_version="brain.Event:2")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(step=step + 1, session_log=start)
+        if hyperparameters:
+            for summary in hparams(dict(hyperparameters), dict.fromkeys(_COMPARED, 0.0)):
+                self._write(summary=summary)
 
     def write(self, row: Row) -> None:
         """Writes one row, and waits until it is on disk."""

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from shufflenet_jax.checkpoint import Checkpoints, Metrics, Restored
-from shufflenet_jax.metrics import MetricsLog, Row
+from shufflenet_jax.metrics import Row
 
 
 class Diverged(Exception):
@@ -34,7 +34,7 @@ class Record:
     Args:
       restored: What it begins with.
       checkpoints: Receives the state, the rows and the window.
-      log: Receives the rows; None in a process that does not write.
+      logs: Receive the rows, and what is written aside; none in a process that does not write.
       interruption: Whether to end now.
 
     Attributes:
@@ -47,12 +47,12 @@ class Record:
         self,
         restored: Restored,
         checkpoints: Checkpoints,
-        log: MetricsLog | None,
+        logs: Sequence[Callable[[Row, Mapping[str, float]], None]],
         interruption: Callable[[], bool],
     ):
         self.state, self.rows = restored.state, restored.rows
         self.window: list[Mapping[str, Array | float]] = [*restored.window]
-        self._checkpoints, self._log, self._interruption = checkpoints, log, interruption
+        self._checkpoints, self._logs, self._interruption = checkpoints, logs, interruption
         self._saved = int(self.state.step)
 
     def write(
@@ -65,8 +65,8 @@ class Record:
         """Adds a row; what is written aside is no part of it (`MetricsLog.write`)."""
         row: Row = {"step": step, "split": split, **values}
         self.rows.append(row)
-        if self._log:
-            self._log.write(row, aside)
+        for log in self._logs:
+            log(row, aside)
 
     def has_test_at(self, step: int) -> bool:
         """Whether there is a row of an evaluation at a step."""

@@ -31,10 +31,10 @@ from shufflenet_jax.errors import InputError
 from shufflenet_jax.files import write_atomically
 
 INK, GRID = "#1b1f23", "#d4d8dc"
-COLOURS = ("#0072b2", "#c44e00", "#007a5c", "#a3478f", "#806600", "#4a4ab5", "#5f6b73")
-"""Okabe and Ito's, darkened until each has a contrast of 3 to white."""
+COLOURS = ("#0040ba", "#c55d00", "#008260", "#9a549e", "#662c00", "#302d3f")
+"""As far from each other as can be, also for those who lack a kind of cones; tests see to it."""
 
-_MARKERS = "osD^vPX"
+_MARKERS = "osD^vP"
 _MOST_PANELS, _MOST_ROWS = 12, 60
 _NARROW = 4.2  # inches: what a phone shows without making letters small
 _STYLE = {
@@ -415,6 +415,7 @@ def _curves(report: Report) -> Drawing | None:
             figsize=(width, 2.6 * down + 0.5),
             squeeze=False,
             sharex=True,
+            sharey=True,
             layout="constrained",
         )
         named: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """A report as Markdown: the table in the paper's shape, ours beside the paper's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from experiments.report import markdown
 from experiments.report.cells import CellReport
@@ -14,7 +14,7 @@ def as_markdown(report: Report) -> str:
     parts = [
         f"## {report.title}",
         report.caption,
-        _results(report),
+        results(report),
         "\n".join(f"{each.runs} runs trained on {each.place}." for each in report.made),
         _marks(report.marks),
         _sizes(report),
@@ -28,6 +28,27 @@ def as_markdown(report: Report) -> str:
             _contrasts(report.contrasts),
         ]
     return "\n\n".join(part for part in [*parts, report.caveat] if part)
+
+
+def results(report: Report, is_wanted: Callable[[str], bool] = lambda row: True) -> str:
+    """The table in the paper's shape.
+
+    Args:
+      report: The report.
+      is_wanted: Which rows, by their names.
+    """
+    columns, marked = report.columns, report.marks_of
+    pair = report.columns_of_difference
+    differences = {each.row: each for each in report.differences}
+    table = markdown.table("model", *columns, *([" - ".join(pair)] if pair else []))
+    for row, cells in report.table.items():
+        if not is_wanted(row):
+            continue
+        entries = [_entry(cells.get(column), marked) for column in columns]
+        if pair:
+            entries.append(difference(differences.get(row)))
+        table.add_row(row, *entries)
+    return markdown.render(table)
 
 
 def verdict(claim: JudgedClaim, report: Report) -> str:
@@ -89,19 +110,6 @@ CONTRAST_NOTE = (
     "Paired by seed, ± half of the interval of 95%; p is two-sided and corrected for all rows by "
     "Holm's procedure."
 )
-
-
-def _results(report: Report) -> str:
-    columns, marked = report.columns, report.marks_of
-    pair = report.columns_of_difference
-    differences = {each.row: each for each in report.differences}
-    table = markdown.table("model", *columns, *([" - ".join(pair)] if pair else []))
-    for row, cells in report.table.items():
-        entries = [_entry(cells.get(column), marked) for column in columns]
-        if pair:
-            entries.append(difference(differences.get(row)))
-        table.add_row(row, *entries)
-    return markdown.render(table)
 
 
 def _entry(cell: CellReport | None, marked: Mapping[str, Sequence[str]]) -> str:

@@ -133,7 +133,8 @@ def budget(name: str) -> ConfigDict:
     for as many as suit the machine; memory_gb, what decoded images may take on each device; broken
     and broken_budget, the fields of `Broken`), ``init`` (dir and sha256, of the trained network
     that training starts from; "" for none), ``recipe``, ``intervals`` and ``limits`` (the fields
-    of `Recipe`, `Intervals` and `Limits`), ``ray`` and ``slurm`` (those of the engines).
+    of `Recipe`, `Intervals` and `Limits`), ``trackers`` (names with commas), ``ray`` and ``slurm``
+    (those of the engines).
 
     Raises:
       InputError: There is none of that name.

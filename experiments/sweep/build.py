@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments import trackers
 from experiments.sweep.identity import Values, nested
 from experiments.sweep.limits import Limits
 from shufflenet_jax import zoo
@@ -90,6 +91,7 @@ def check(values: Values, examples: int) -> None:
     recipe = recipe_of(values)
     _made(Intervals, "intervals", values)
     limits_of(values)
+    trackers.check(values["trackers"])
     Broken(values["data.broken"], values["data.broken_budget"])
     if values["data.workers"] < AUTO_WORKERS:
         raise InputError(

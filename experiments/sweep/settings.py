@@ -14,9 +14,9 @@ from experiments.sweep.limits import Limits
 from shufflenet_jax.data import AUTO_WORKERS, MEMORY_GB, NEVER_SKIPPED
 from shufflenet_jax.errors import InputError, did_you_mean
 
-# Where data lie, who prepares them, whether they stay on the devices and what trains changes no
-# result; nor does where a network lies whose digest is in the identity, nor what is done about
-# broken images change one that there is without it (`Broken`).
+# Where data lie, who prepares them, whether they stay on the devices, what trains and who is told
+# changes no result; nor does where a network lies whose digest is in the identity, nor what is done
+# about broken images change one that there is without it (`Broken`).
 _OF_A_RUN = (
     "data.dir",
     "data.workers",
@@ -25,6 +25,7 @@ _OF_A_RUN = (
     "data.broken_budget",
     "init.dir",
     "limits.",
+    "trackers",
 )
 _OF_ENGINES = tuple(f"{name}." for name in ENGINES)
 CHANGEABLE = (*_OF_A_RUN, *_OF_ENGINES)
@@ -44,6 +45,7 @@ def default_settings() -> dict[str, Any]:
             },
             "init": {"dir": ""},
             "limits": dataclasses.asdict(Limits()),
+            "trackers": "",
             **{kind.name: kind.defaults for kind in ENGINES.values() if kind.defaults},
         }
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+from experiments import trackers
 from experiments.launchers import HELD
 from experiments.sweep import compile_cache, provenance
 from experiments.sweep.build import Training, build, data_dir_of, limits_of
@@ -37,6 +38,7 @@ from shufflenet_jax.evaluation import Evaluation
 from shufflenet_jax.files import write_atomically
 from shufflenet_jax.fit import Diverged, Preempted, Progress, fit
 from shufflenet_jax.generation import GENERATION
+from shufflenet_jax.metrics import Hyperparameters, Row
 from shufflenet_jax.trained import describe
 
 _PACKAGES = (
@@ -100,19 +102,23 @@ def train(
                 training = build(values, run.seed, dataset)
                 if is_lead():
                     _describe(run, values, training)
-                evaluation = fit(
-                    training.network,
-                    dataset,
-                    training.recipe,
-                    seed=run.seed,
-                    directory=run.directory,
-                    intervals=training.intervals,
-                    num_workers=training.num_workers,
-                    memory_gb=training.memory_gb,
-                    broken=training.broken,
-                    on_progress=lambda progress: _report(run, progress),
-                    interrupted=interrupted,
-                )
+                hyperparameters = _hyperparameters(sweep, run)
+                with _tracked(sweep, run, values, hyperparameters) as on_row:
+                    evaluation = fit(
+                        training.network,
+                        dataset,
+                        training.recipe,
+                        seed=run.seed,
+                        directory=run.directory,
+                        intervals=training.intervals,
+                        num_workers=training.num_workers,
+                        memory_gb=training.memory_gb,
+                        broken=training.broken,
+                        hyperparameters=hyperparameters,
+                        on_progress=lambda progress: _report(run, progress),
+                        on_row=on_row,
+                        interrupted=interrupted,
+                    )
             outcome |= _done(training, evaluation)
         return outcome["status"]
 
@@ -139,6 +145,29 @@ def _describe(run: Run, values: Values, training: Training) -> None:
         arguments=arguments,
         preprocessing=training.recipe.preprocessing,
         class_names=training.dataset.class_names,
+    )
+
+
+def _hyperparameters(sweep: Sweep, run: Run) -> Hyperparameters:
+    """What tells runs from others, for those who compare them."""
+    values = sweep.entries[run.cell.name].values
+    plain = {
+        key: value if isinstance(value, str | int | float | bool) else json.dumps(value)
+        for key, value in values.items()
+    }
+    return plain | {"data.name": data.label(values["data.name"]), "seed": run.seed}
+
+
+def _tracked(
+    sweep: Sweep, run: Run, values: Values, hyperparameters: Hyperparameters
+) -> AbstractContextManager[Callable[[Row], None]]:
+    return trackers.opened(
+        values["trackers"] if is_lead() else "",
+        run.directory,
+        experiment=sweep.experiment,
+        name=run.name,
+        store=sweep.directory,
+        hyperparameters=hyperparameters,
     )
 
 

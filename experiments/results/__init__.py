@@ -1,0 +1,1 @@
+"""Committed results, and what makes them of committed records."""
