@@ -121,6 +121,7 @@ def fit(
             batch_norm=recipe.batch_norm,
             accumulate=recipe.accumulate,
             precision=recipe.precision,
+            recompute=recipe.recompute,
             devices=devices,
         )
         for masked in (False, True)
