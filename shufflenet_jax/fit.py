@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -18,6 +19,7 @@ from shufflenet_jax.evaluation import Answers, Evaluation, make_evaluate
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
+from shufflenet_jax.memory import compile_to_fit
 from shufflenet_jax.metrics import MetricsLog
 from shufflenet_jax.predictions import write_predictions
 from shufflenet_jax.recipe import Recipe
@@ -97,7 +99,7 @@ def fit(
       InputError: An image is broken, or more are than may be skipped; the batch size does not
         divide among the devices and micro-batches, or not as batch normalisation asks for; broken
         images may be skipped, but there are several processes; the checkpoints are of another
-        network.
+        network; a training step needs more memory than a device has.
     """
     devices = Devices.all()
     devices.check(recipe.batch_size, recipe.accumulate, recipe.batch_norm)
@@ -143,7 +145,17 @@ def fit(
         record = Record(restored, checkpoints, log, Interruption(interrupted))
         del state, restored  # only the record's is trained; no other takes up memory
 
+        record.go_on_or_save()
         resident = fits(dataset, recipe.preprocessing, memory_gb)
+        if start < total:
+            shape = recipe.preprocessing.image_shape
+            train_step = compile_to_fit(
+                train_step,
+                record.state,
+                devices.describe(recipe.batch_size, shape),
+                recipe,
+                held=(len(dataset.train) + len(dataset.test)) * math.prod(shape) * resident,
+            )
         images = (Resident if resident else Streamed)(
             dataset=dataset,
             preprocessing=recipe.preprocessing,
@@ -167,7 +179,6 @@ def fit(
             record.write(step, "test", row)
             return answers
 
-        record.go_on_or_save()
         answers = None
         # Interrupted in the middle of it.
         if timetable.evaluates(start) and not record.has_test_at(start):
