@@ -10,7 +10,7 @@ over all.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,16 @@ class Devices:
           tree: A batch, say. What is on the devices already stays as it is.
         """
         return jax.tree.map(functools.partial(self._put, PartitionSpec(_AXIS)), tree)
+
+    def describe(self, batch_size: int, image_shape: tuple[int, int, int]) -> Batch:
+        """The shapes of a whole batch that has been placed, in place of its arrays."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(_AXIS)) if self.mesh else None
+
+        leaves: list[Any] = [
+            jax.ShapeDtypeStruct((batch_size, *rest), dtype, sharding=sharding)
+            for dtype, rest in ((np.uint8, image_shape), (np.int32, ()), (np.bool_, ()))
+        ]
+        return Batch(*leaves)
 
     def replicate(self, tree: Tree) -> Tree:
         """Copies arrays, equal in all processes, to every device."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from shufflenet_jax.finetuning import head_of
 from shufflenet_jax.inputs import Streamed
 from shufflenet_jax.interruption import Interruption
 from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
+from shufflenet_jax.memory import compile_to_fit
 from shufflenet_jax.metrics import Hyperparameters, MetricsLog, Row
 from shufflenet_jax.predictions import write_predictions
 from shufflenet_jax.recipe import Recipe
@@ -115,7 +117,7 @@ def fit(
       InputError: An image is broken, or more are than may be skipped; the batch size does not
         divide among the devices and micro-batches, or not as batch normalisation asks for; broken
         images may be skipped, but there are several processes; the checkpoints are of another
-        network.
+        network; a training step needs more memory than a device has.
     """
     devices = Devices.all()
     devices.check(recipe.batch_size, recipe.accumulate, recipe.batch_norm)
@@ -140,6 +142,7 @@ def fit(
             batch_norm=recipe.batch_norm,
             accumulate=recipe.accumulate,
             precision=recipe.precision,
+            recompute=recipe.recompute,
             preprocessing=recipe.preprocessing,
             learnable=None if recipe.backbone_rate else head,
             devices=devices,
@@ -166,7 +169,17 @@ def fit(
         record = Record(restored, checkpoints, logs, Interruption(interrupted))
         del state, restored  # only the record's is trained; no other takes up memory
 
+        record.go_on_or_save()
         resident = fits(dataset, recipe.preprocessing, memory_gb)
+        if start < total:
+            shape = recipe.preprocessing.image_shape
+            train_step = compile_to_fit(
+                train_step,
+                record.state,
+                devices.describe(recipe.batch_size, shape),
+                recipe,
+                held=(len(dataset.train) + len(dataset.test)) * math.prod(shape) * resident,
+            )
         images = (Resident if resident else Streamed)(
             dataset=dataset,
             preprocessing=recipe.preprocessing,
@@ -190,7 +203,6 @@ def fit(
             record.write(step, "test", row)
             return answers
 
-        record.go_on_or_save()
         answers = None
         # Interrupted in the middle of it.
         if timetable.evaluates(start) and not record.has_test_at(start):

@@ -1,6 +1,5 @@
 """The training state and the training step: pure functions under `jax.jit`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -16,6 +15,7 @@ from shufflenet_jax.data import IMAGENET, Batch, Preprocessing
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
 from shufflenet_jax.layers import BatchNorm
+from shufflenet_jax.units import Unit
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +50,36 @@ class ManyHeaded(Protocol):
 Learned = tuple[dict, dict, dict[str, Array]]
 """Gradients, statistics of BN, and metrics."""
 
-TrainStep = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+Fields = tuple[Array, dict, dict, optax.OptState]
+"""Those of a state. JAX describes the arguments of programs by objects that are no arrays, of which
+a `State` cannot be made.
+"""
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """``train_step(state, batch) -> (state, metrics)``; the state is donated.
+
+    Attributes:
+      program: What computes it, called with the key, the fields of the state, and the batch.
+      key: Of dropout.
+    """
+
+    program: jax.stages.Wrapped | jax.stages.Compiled
+    key: Array
+
+    def __call__(self, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+        fields, metrics = self.program(self.key, _fields(state), batch)
+        return State(*fields), metrics
+
+    def lower(self, state: State, batch: Batch) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, before XLA compiles it."""
+        assert isinstance(self.program, jax.stages.Wrapped)  # or else it is compiled
+        return self.program.lower(self.key, _fields(state), batch)
+
+
+def _fields(state: State) -> Fields:
+    return state.step, state.params, state.batch_stats, state.opt_state
 
 
 def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
@@ -82,11 +111,12 @@ def make_train_step(
     batch_norm: str = "global",
     accumulate: int = 1,
     precision: str = "float32",
+    recompute: bool = False,
     preprocessing: Preprocessing = IMAGENET,
     learnable: dict | None = None,
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
-    """Returns the jitted ``train_step(state, batch) -> (state, metrics)``; state is donated.
+    """Returns a training step under `jax.jit`.
 
     Metrics are the mean loss, of all heads where there are several, and the top-1 error in percent
     over the batch, before the update. What dropout drops depends on the seed, the step, the
@@ -100,7 +130,7 @@ def make_train_step(
       masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
-      batch_norm, accumulate, precision: See `Recipe`.
+      batch_norm, accumulate, precision, recompute: See `Recipe`.
       preprocessing: Of the images; what normalises pixels is in it.
       learnable: Marks the params that have gradients; the network then evaluates. Without it, all
         have.
@@ -136,6 +166,7 @@ def make_train_step(
         network = nnx.merge(graphdef, params, batch_stats, copy=True)
         axis, parts = devices.normalised_together(batch_norm, len(batch.label))
         network.set_attributes(BatchNorm, axis=axis, parts=parts, raise_if_not_found=False)
+        network.set_attributes(Unit, recompute=recompute, raise_if_not_found=False)
         images = normalise(
             batch.image, preprocessing.pixel_mean, preprocessing.pixel_std, precision
         )
@@ -193,11 +224,12 @@ def make_train_step(
         return grads, batch_stats, metrics
 
     @partial(jax.jit, donate_argnums=1)
-    def train_step(key: Array, state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+    def train_step(key: Array, fields: Fields, batch: Batch) -> tuple[Fields, dict[str, Array]]:
+        state = State(*fields)
         key = jax.random.fold_in(key, state.step)
         grads, batch_stats, metrics = learn(batch, state.params, state.batch_stats, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, batch_stats, opt_state), metrics
+        return (state.step + 1, params, batch_stats, opt_state), metrics
 
-    return partial(train_step, jax.random.key(seed))
+    return TrainStep(train_step, jax.random.key(seed))

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from shufflenet_jax import chwn
+from shufflenet_jax.chwn.fusion import recomputed
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.images import Images, check_maps
 from shufflenet_jax.initialisation import scheme
@@ -29,7 +30,13 @@ class Unit(nnx.Module):
 
     To add a structure of your own, subclass and write `forward` on (c, h, w, b) arrays with the
     layers of `shufflenet_jax.layers`.
+
+    Attributes:
+      recompute: Whether `apply` keeps nothing but its maps for the gradient, which then computes
+        the unit once more.
     """
+
+    recompute = False
 
     def __call__(self, x: Images, *, train: bool = False) -> Float[Array, "b h2 w2 c2"]:
         """Returns maps of the type of those given: float32, bfloat16 or float16.
@@ -42,6 +49,22 @@ class Unit(nnx.Module):
 
     def forward(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
         raise NotImplementedError
+
+    def apply(self, x: Float[Array, "c h w b"], *, train: bool) -> Float[Array, "c2 h2 w2 b"]:
+        """`forward` as networks call it."""
+        if not (train and self.recompute):
+            return self.forward(x, train=train)
+        graphdef, state = nnx.split(self)
+
+        @recomputed
+        def forward(arrays: dict, x: Array) -> tuple[Array, dict]:
+            unit = nnx.merge(graphdef, arrays, copy=True)
+            y = unit.forward(x, train=True)
+            return y, nnx.to_pure_dict(nnx.state(unit, nnx.BatchStat))
+
+        y, batch_stats = forward(nnx.to_pure_dict(state), x)
+        nnx.update(self, batch_stats)
+        return y
 
 
 @runtime_checkable

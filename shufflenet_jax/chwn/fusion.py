@@ -1,4 +1,4 @@
-"""What XLA on a CPU compiles apart from what stands around it."""
+"""What XLA compiles apart from what stands around it, and what is computed twice."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,3 +41,18 @@ class CompiledApart:
             return jax.jvp(partial(self.differentiated, **options), primals, tangents)
 
         return apart(*arrays)
+
+
+def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, of which a gradient keeps the arguments alone and computes the rest again."""
+    if jax.default_backend() != "cpu":
+        return jax.checkpoint(function)
+    compiled = jax.jit(function)
+
+    # XLA on a CPU forgets what `jax.checkpoint` tells it, and finds out that both are the same.
+    @jax.checkpoint
+    def apart(*arguments: Any) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return compiled(*arguments)
+
+    return apart

@@ -171,7 +171,7 @@ class GoogLeNet(Classic):
             size = 2 if number == 2 else 3
             x = chwn.max_pool(x, size, padding=(0, 1))
             for index, unit in enumerate(stage):
-                x = unit.forward(x, train=train)
+                x = unit.apply(x, train=train)
                 if number == 1 and index in AUXILIARY_AFTER:
                     yield x
         yield x

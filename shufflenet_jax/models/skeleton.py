@@ -151,5 +151,5 @@ class Network(nnx.Module):
         yield "stem", x
         for number, stage in enumerate(self.stages, start=2):
             for unit in stage:
-                x = unit.forward(x, train=train)
+                x = unit.apply(x, train=train)
             yield f"stage{number}", x

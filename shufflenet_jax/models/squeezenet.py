@@ -74,7 +74,7 @@ class SqueezeNet(Classic):
         for stage in self.stages:
             x = chwn.max_pool(x, padding=(0, 1))
             for unit in stage:
-                x = unit.forward(x, train=train)
+                x = unit.apply(x, train=train)
         with jax.named_scope("head"):
             x = jax.nn.relu(self.classifier(dropout(x, 0.5, key)))
             return chwn.global_avg_pool(x.astype(jnp.float32)).T
