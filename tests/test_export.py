@@ -1,6 +1,7 @@
 """Networks in other runtimes and in other code: run there, beside ours."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import subprocess
@@ -44,10 +45,22 @@ def a_network(name="shufflenet", arguments=SHUFFLE, size=32, provenance=None):
     return Trained(network, preprocessing, NAMES, 3, name, arguments, provenance or {})
 
 
-@pytest.fixture
-def saved(tmp_path):
-    place = tmp_path / "saved"
-    save(a_network(), place)
+@functools.cache
+def the_network():
+    return a_network()
+
+
+@functools.cache
+def the_logits(batch):
+    """Of drawn images: these, and what the network says of them."""
+    images = np.random.default_rng(1).normal(size=(batch, 32, 32, 3)).astype(np.float32)
+    return images, np.asarray(jax.jit(lambda images: the_network().network(images))(images))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    place = tmp_path_factory.mktemp("exported") / "saved"
+    save(the_network(), place)
     return place
 
 
@@ -129,7 +142,7 @@ def test_what_onnx_has_not_is_named():
         onnx_graph.graph(a_network("lenet5", {}))
     with pytest.raises(InputError, match="images of 16x16 are scaled up, or too small"):
         onnx_graph.graph(a_network("squeezenet", {}, 16))
-    trained = a_network()
+    trained = the_network()
     folded = dataclasses.replace(trained, network=fold(trained.network))
     with pytest.raises(InputError, match="folded already"):
         onnx_graph.graph(folded)
@@ -139,7 +152,7 @@ def test_stablehlo_runs_without_this_package(saved, tmp_path):
     """In a process that cannot import it, with a batch that was not tried."""
     file = tmp_path / "network.stablehlo"
     assert run("export", saved, "--to", "stablehlo", "--out", file) == 0
-    images = np.random.default_rng(1).normal(size=(5, 32, 32, 3)).astype(np.float32)
+    images, expected = the_logits(5)
     np.save(tmp_path / "images.npy", images)
     code = """
 import sys
@@ -150,7 +163,6 @@ network = export.deserialize(bytearray(open("network.stablehlo", "rb").read()))
 np.save("logits.npy", network.call(np.load("images.npy")))
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    expected = a_network().network(images)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-4)
     described = json.loads((tmp_path / "network.stablehlo.json").read_text())
     assert described["labels"] == [*NAMES]
@@ -160,18 +172,19 @@ np.save("logits.npy", network.call(np.load("images.npy")))
 def test_folding_takes_all_normalisation_out():
     from jax import export
 
-    content, difference = stablehlo(a_network())
+    content, difference = stablehlo(the_network())
     assert 0 < difference < 2e-5
     program = export.deserialize(bytearray(content)).mlir_module()
     assert "rsqrt" not in program
 
 
 def test_what_computes_otherwise_is_refused(saved, tmp_path, monkeypatch, capsys):
-    trained = a_network()
+    trained = the_network()
+    right = jax.jit(lambda images: trained.network(images))
     with pytest.raises(InputError, match=r"differs from the network by .* of the largest logit"):
-        agreement.difference(trained, lambda images: np.asarray(trained.network(images)) * 1.001)
+        agreement.difference(trained, lambda images: np.asarray(right(images)) * 1.001)
     with pytest.raises(InputError, match="by nan"):
-        agreement.difference(trained, lambda images: np.asarray(trained.network(images)) * np.nan)
+        agreement.difference(trained, lambda images: np.asarray(right(images)) * np.nan)
     monkeypatch.setattr("shufflenet_jax.runtimes.stablehlo.fold", lambda network: twice(network))
     assert run("export", saved, "--to", "stablehlo", "--out", tmp_path / "a") == 2
     assert "nothing was written" in capsys.readouterr().err

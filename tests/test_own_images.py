@@ -1,10 +1,12 @@
 """Class folders of one's own, from the first command to labels: real runs of real commands."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from PIL import Image
@@ -13,9 +15,11 @@ from sklearn.datasets import load_digits
 from experiments.__main__ import main
 from experiments.trained.source import open_network
 from shufflenet_jax import InputError, finetuning, hub, shufflenet, zoo
+from shufflenet_jax.data import Batch, Preprocessing
+from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.finetuning import head_of
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import split
+from shufflenet_jax.train import create_state, make_train_step, split
 
 NAMES = ("zero", "één", "two")
 SMALL = (
@@ -205,6 +209,31 @@ def test_a_backbone_at_a_lower_rate(tmp_path):
     for name in whole:
         expected = whole[name] if "classifier" in name else whole[name] / 2
         np.testing.assert_allclose(half[name], expected, rtol=1e-6, err_msg=name)
+
+
+def test_pixels_are_normalised_as_the_preprocessing_says():
+    """In training and in evaluation: here to [0, 2], and not by ImageNet's statistics."""
+    own = Preprocessing(image_size=16, pixel_mean=(0.0, 0.0, 0.0), pixel_std=(0.5, 0.5, 0.5))
+    network = a_network()
+    shape = network.classifier.kernel.shape
+    network.classifier.kernel[...] = jax.random.normal(jax.random.key(0), shape)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    batch = Batch(pixels, np.arange(4, dtype=np.int32), np.ones(4, bool))
+    optimizer = optax.sgd(0.1)
+    graphdef, state = create_state(network, optimizer)
+
+    @partial(jax.jit, static_argnames="train")
+    def loss_of(images, train):
+        given = nnx.merge(graphdef, state.params, state.batch_stats, copy=True)
+        logits = given(images, train=train)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.label).mean()
+
+    images = pixels.astype(np.float32) / 255 / 0.5
+    in_evaluation, in_training = (float(loss_of(images, train=train)) for train in (False, True))
+    answers = make_evaluate(graphdef, preprocessing=own)(state, [batch])
+    assert answers.evaluation().loss == pytest.approx(in_evaluation, rel=1e-5)
+    _, metrics = make_train_step(graphdef, optimizer, 0.0, preprocessing=own)(state, batch)
+    assert float(metrics["loss"]) == pytest.approx(in_training, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,14 @@ def export(workload: Workload, network: Network) -> tuple[bytes, np.ndarray]:
     Returns:
       The graph, for the workload's batch, and the images that it takes, NCHW.
     """
-    images = np.ascontiguousarray(inputs.batch(workload)[0].transpose(0, 3, 1, 2))
+    nchw = images(workload)
     module = TorchNetwork(network, channel_shuffle).eval()
     graph = io.BytesIO()
-    example = (torch.from_numpy(images),)
+    example = (torch.from_numpy(nchw),)
     torch.onnx.export(module, example, graph, dynamo=True, verbose=False, external_data=False)
-    return graph.getvalue(), images
+    return graph.getvalue(), nchw
+
+
+def images(workload: Workload) -> np.ndarray:
+    """The images of a workload, NCHW."""
+    return np.ascontiguousarray(inputs.batch(workload)[0].transpose(0, 3, 1, 2))
