@@ -188,7 +188,8 @@ def test_no_name_is_taken_for_a_formula(tmp_path):
     ],
 )
 def test_what_cannot_be_written_is_a_clear_error(option, name, message, tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    if option == "--plots":
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     directory = tmp_path / "run"
     create_sweep(directory, seeds=1) if name == "plots" else three_seeds(directory)
     (tmp_path / "file").write_text("")
