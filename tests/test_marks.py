@@ -6,9 +6,10 @@ import json
 import pytest
 from sweeps import CELLS, create_sweep, ended, markdown_of
 
-from experiments.report import contents, data
+from experiments.report import contents, data, marks
 from experiments.report.formats import FORMATS
 from experiments.sweep.experiment import Cell, Experiment
+from shufflenet_jax.generation import GENERATION
 
 ONE, OTHER = "a" * 40, "b" * 40
 JAX = {"versions": {"jax": "1"}}
@@ -99,7 +100,8 @@ def test_what_a_name_says_needs_no_mark(tmp_path):
     assert marked(sweep) == {}
 
 
-def test_runs_of_an_older_generation_enter_no_mean(tmp_path):
+def test_runs_of_an_older_generation_enter_no_mean(tmp_path, monkeypatch):
+    monkeypatch.setattr(marks, "GENERATION", 2)
     sweep = create_sweep(tmp_path, seeds=2)
     for seed, (generation, error) in enumerate(((None, 90.0), (2, 30.0))):
         ended(sweep, CELLS[0], seed, error, generation=generation)
@@ -111,6 +113,16 @@ def test_runs_of_an_older_generation_enter_no_mean(tmp_path):
     ((text, names),) = marked(sweep).items()
     assert "by code of an older generation, whose results differ" in text
     assert names == [CELLS[0]]
+
+
+def test_a_table_that_this_code_would_not_make_is_marked(tmp_path, monkeypatch):
+    sweep = table(tmp_path)
+    assert marked(sweep) == {}
+    monkeypatch.setattr(marks, "GENERATION", GENERATION + 1)
+    ((text, names),) = marked(sweep).items()
+    assert "by code of another generation than this code" in text
+    assert names == [*CELLS]
+    assert "30.00 [56.3] (a)" in markdown_of(sweep)
 
 
 @pytest.mark.parametrize("form", FORMATS)

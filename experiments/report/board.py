@@ -48,28 +48,23 @@ class Board:
             for run, state in self.states.items()
         }
         if self._console.is_terminal:
-            self._live.update(
-                overview(
-                    self.states,
-                    self._pace.seconds_left(self.states),
-                    width=self._console.width,
-                    height=self._console.height - 1,
-                ),
-                refresh=True,
-            )
+            left = self._pace.seconds_left(self.states)
+            width, height = self._console.width, self._console.height - 1
+            shown = overview(self.states, left, width=width, height=height)
+            self._live.update(shown, refresh=True)
             return
-        for run, state in self.states.items():
-            if state != self._shown[run]:
-                # A reason may have brackets, which are no markup.
-                line = self._line(run, state)
-                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        changed = [run for run, state in self.states.items() if state != self._shown[run]]
+        left = self._pace.seconds_left(self.states) if changed else None
+        for run in changed:
+            # A reason may have brackets, which are no markup.
+            line = self._line(run, self.states[run], left)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._shown = self.states
 
-    def _line(self, run: Run, state: str) -> str:
+    def _line(self, run: Run, state: str, left: float | None) -> str:
         ended = sum(other in ("done", "diverged", "failed") for other in self.states.values())
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         label = f"{run.cell.name} seed {run.seed}"
         text = f"[{minutes}:{seconds:02}] {ended}/{len(self.states)}  {label}  {state}"
-        left = self._pace.seconds_left(self.states)
         still = f"  (left: {pace.shown(left)})" if left and state == "done" else ""
         return f"{text}  {outcome(run)}".rstrip() + still

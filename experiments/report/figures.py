@@ -351,7 +351,7 @@ def _cost(report: Report) -> Drawing | None:
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         if 1 < len(report.columns) <= len(COLOURS):
-            figure.legend(loc="outside lower center", ncols=min(4, len(report.columns)))
+            figure.legend(loc="outside lower center", **_legend(len(report.columns)))
         else:
             for cell in ours if len(ours) <= _MOST_PANELS else []:
                 _name_point(panel, cell)
@@ -432,7 +432,7 @@ def _curves(report: Report) -> Drawing | None:
             panel.set(xlabel="epoch")
             panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         if len(named) > 1:
-            figure.legend(named.values(), named, loc="outside lower center", ncols=4)
+            figure.legend(named.values(), named, loc="outside lower center", **_legend(len(named)))
         return figure
 
     some = f" The first {len(shown)} of {len(curves)} rows." if len(shown) < len(curves) else ""
@@ -444,6 +444,12 @@ def _curves(report: Report) -> Drawing | None:
         shown,
         draw,
     )
+
+
+def _legend(entries: int) -> dict[str, Any]:
+    """In one line, or in two of the same length."""
+    across = entries if entries <= 5 else -(-entries // 2)
+    return {"ncols": across, "columnspacing": 1.2, "handlelength": 1.5}
 
 
 def _mean(errors: Sequence[float]) -> list[float]:

@@ -9,6 +9,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from experiments.report.cells import STALE, CellReport, RunReport
+from shufflenet_jax.generation import GENERATION
 
 _MACHINE = ("processor", "device", "devices")
 
@@ -108,6 +109,8 @@ def _said(
             "some of its runs are by code of an older generation, whose results differ: they are "
             "left out"
         )
+    if any(run.generation != GENERATION for run in _counted(cell)):
+        yield "by code of another generation than this code, which would make other results of it"
     others = [{key: value for key, value in facts.items() if value != usual[key]} for facts in made]
     if not any(others):
         return

@@ -37,7 +37,10 @@ class Pace:
         if not known:
             return None
         means = _means(known)
-        left = {run: _share_left(run) * _expected(run, means) for run in (*running, *waiting)}
+        left = {
+            run: _expected(run, means) * (1.0 if states[run] == "missing" else _share_left(run))
+            for run in (*running, *waiting)
+        }
         return max(sum(left.values()) / max(1, len(running)), *(left[run] for run in running), 0.0)
 
 
