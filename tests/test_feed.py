@@ -190,7 +190,7 @@ def test_workers_choose_themselves(tmp_path, monkeypatch):
             "train"
         )
 
-    assert [workers(cores, "cpu") for cores in (1, 2, 8, 32)] == [0, 0, 0, 2]
+    assert [workers(cores, "cpu") for cores in (1, 7, 8, 32)] == [0, 0, 1, 4]
     assert [workers(cores, "gpu") for cores in (1, 2, 16)] == [0, 1, 15]
     assert workers(16, "gpu", count=1999) == 0
     assert workers(16, "gpu", count=10_000) == 5
