@@ -23,8 +23,9 @@ from shufflenet_jax.devices import Devices, share
 from shufflenet_jax.recolor import recolored
 
 # A thread feeds so many cores that train on images of 224 pixels: a step of the narrowest network
-# takes 20 times the processor time that its images do.
-_CORES_A_THREAD = 16
+# takes 11 times the processor time that its images do. On 2 cores a thread, one process and two
+# were measured to take as much of it; a thread needs no start, and less memory.
+_CORES_A_THREAD = 8
 
 # A worker takes seconds to start, in which one thread prepares as many images.
 _LEAST_IMAGES = 2000
