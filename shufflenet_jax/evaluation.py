@@ -89,7 +89,7 @@ def make_evaluate(
         return Answers(best[:, 0], hits[:, 0], hits.any(-1), loss, batch.mask)
 
     def evaluate(state: State, batches: Iterable[Batch]) -> Answers:
-        parts = [devices.collect(ask(batch, state.params, state.batch_stats)) for batch in batches]
+        parts = [devices.collect(ask(batch, *state.evaluated)) for batch in batches]
         return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
     return evaluate

@@ -109,8 +109,8 @@ def fit(
         )
     total = recipe.steps(len(dataset.train))
     timetable = Timetable(intervals, len(dataset.train), recipe.batch_size, total)
-    optimizer, schedule = recipe.optimizer(total), recipe.schedule(total)
-    graphdef, state = create_state(network, optimizer)
+    optimizer, schedule = recipe.make_optimizer(total), recipe.schedule(total)
+    graphdef, state = create_state(network, optimizer, averaged=recipe.ema > 0)
     # Whole batches never meet the masked program: where no image is broken, that some may be
     # changes no bit.
     train_step, masked_step = (
@@ -124,6 +124,7 @@ def fit(
             accumulate=recipe.accumulate,
             precision=recipe.precision,
             recompute=recipe.recompute,
+            ema=recipe.ema,
             devices=devices,
         )
         for masked in (False, True)

@@ -157,7 +157,7 @@ def _steps(batches: Iterator[Batch]) -> Callable[[], Any]:
         stem=Stem(stride=2, max_pool=False),
         rngs=nnx.Rngs(0),
     )
-    optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
+    optimizer = Recipe(learning_rate=1e-3).make_optimizer(1000)
     graphdef, state = create_state(network, optimizer)
     train_step = make_train_step(graphdef, optimizer, 0.0)
 
