@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from shufflenet_jax.data import Batch
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
 from shufflenet_jax.predictions import NOT_ASKED, PREDICTION, Predictions
-from shufflenet_jax.train import State
+from shufflenet_jax.train import State, compiler_options
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,20 @@ class Answers:
 
 
 def make_evaluate(
-    graphdef: nnx.GraphDef, devices: Devices = ONE_DEVICE, precision: str = "float32"
+    graphdef: nnx.GraphDef,
+    devices: Devices = ONE_DEVICE,
+    precision: str = "float32",
+    deterministic: bool = False,
 ) -> Callable[[State, Iterable[Batch]], Answers]:
     """Returns ``evaluate(state, batches)``, which asks about every image exactly once.
 
     Args:
       graphdef: From `create_state`.
       devices: What each batch is split over; they must hold state and batches.
-      precision: What the network computes in.
+      precision, deterministic: See `Recipe`.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options(deterministic))
     @devices.map
     def ask(batch: Batch, params: dict, batch_stats: dict) -> Answers:
         images = normalise(batch.image, precision)

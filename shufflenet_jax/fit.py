@@ -22,6 +22,7 @@ from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
 from shufflenet_jax.memory import compile_to_fit
 from shufflenet_jax.metrics import MetricsLog
 from shufflenet_jax.predictions import write_predictions
+from shufflenet_jax.profile import Profile
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
 from shufflenet_jax.resident import Resident
@@ -58,6 +59,7 @@ def fit(
     num_workers: int = 0,
     memory_gb: float = MEMORY_GB,
     broken: Broken = NEVER_SKIPPED,
+    profile_steps: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
@@ -85,6 +87,8 @@ def fit(
         and stay there (`Resident`); else, or with 0, they are read anew in every epoch. No bit of
         the result depends on it.
       broken: What is done about images that cannot be read.
+      profile_steps: Steps to trace, of those that are taken now; see `Profile`, which is given
+        profile/ of the directory.
       on_progress: Called at every row of training metrics.
       interrupted: Whether to end now; asked before the first step, after every step and every
         batch of an evaluation, and between the parts of images that are decoded to stay. One
@@ -124,12 +128,13 @@ def fit(
             accumulate=recipe.accumulate,
             precision=recipe.precision,
             recompute=recipe.recompute,
+            deterministic=recipe.deterministic,
             ema=recipe.ema,
             devices=devices,
         )
         for masked in (False, True)
     )
-    evaluate = make_evaluate(graphdef, devices, recipe.precision)
+    evaluate = make_evaluate(graphdef, devices, recipe.precision, recipe.deterministic)
     directory.mkdir(parents=True, exist_ok=True)
     skipped = {
         split: broken.skipped(split, len(examples), directory)
@@ -186,10 +191,13 @@ def fit(
             answers = test_and_log(start)
         batches = images.train(seed, total, start)
         stack.enter_context(closing(batches))
+        profile = Profile(directory / "profile", profile_steps if is_lead() else 0)
+        stack.enter_context(closing(profile))
         pace = _Pace(start)
         for step, batch in enumerate(batches, start + 1):
             advance = train_step if batch.mask.all() else masked_step
-            record.state, metrics = advance(record.state, devices.place(batch))
+            with profile.step(step):
+                record.state, metrics = advance(record.state, devices.place(batch))
             record.window.append(metrics)
             if timetable.logs(step):
                 row = record.summarise(step)

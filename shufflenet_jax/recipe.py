@@ -56,6 +56,8 @@ class Recipe:
       recompute: Whether the gradient computes the insides of units once more in place of keeping
         them, which takes less memory and a third more time. AlexNet, VGG-16 and LeNet-5 have no
         units, and keep all.
+      deterministic: Whether a GPU is to compute the same bits each time, by operations and choices
+        of XLA that may be slower. A CPU does so anyway.
       preprocessing: Image size, augmentation and the evaluation crop.
 
     Raises:
@@ -79,6 +81,7 @@ class Recipe:
     accumulate: int = 1
     precision: str = "float32"
     recompute: bool = False
+    deterministic: bool = False
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -111,7 +114,7 @@ class Recipe:
             (("rate_batch",), int, "a number of images, or 0", lambda n: n >= 0),
             (("decay",), str, "linear or cosine", lambda text: text in DECAYS),
             (("optimizer",), str, "sgd, adam, adamw or lamb", lambda text: text in OPTIMIZERS),
-            (("recompute", "scale_rate"), bool, "true or false", lambda _: True),
+            (("recompute", "deterministic", "scale_rate"), bool, "true or false", lambda _: True),
             (("preprocessing",), Preprocessing, "a Preprocessing", lambda _: True),
         ):
             for name in names:

@@ -121,6 +121,11 @@ def create_state(
     return graphdef, State(step, params, batch_stats, init(params), average)
 
 
+def compiler_options(deterministic: bool) -> dict[str, bool] | None:
+    """What XLA is told of a program; see `Recipe.deterministic`."""
+    return {"xla_gpu_deterministic_ops": True} if deterministic else None
+
+
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
@@ -132,6 +137,7 @@ def make_train_step(
     accumulate: int = 1,
     precision: str = "float32",
     recompute: bool = False,
+    deterministic: bool = False,
     ema: float = 0.0,
     devices: Devices = ONE_DEVICE,
 ) -> TrainStep:
@@ -149,7 +155,7 @@ def make_train_step(
       masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
-      batch_norm, accumulate, precision, recompute, ema: See `Recipe`.
+      batch_norm, accumulate, precision, recompute, deterministic, ema: See `Recipe`.
       devices: What the batch is split over; they must hold state and batch.
     """
 
@@ -231,7 +237,7 @@ def make_train_step(
             metrics["skipped"] = devices.sum((~batch.mask).sum())
         return grads, batch_stats, metrics
 
-    @partial(jax.jit, donate_argnums=1)
+    @partial(jax.jit, donate_argnums=1, compiler_options=compiler_options(deterministic))
     def train_step(key: Array, fields: Fields, batch: Batch) -> tuple[Fields, dict[str, Array]]:
         state = State(*fields)
         key = jax.random.fold_in(key, state.step)

@@ -254,5 +254,5 @@ def test_no_weights(tmp_path):
 
 def test_every_field_is_saved():
     assert {field.name for field in dataclasses.fields(State)} == {
-        "step", "params", "batch_stats", "opt_state"
+        "step", "params", "batch_stats", "opt_state", "average"
     }  # fmt: skip

@@ -12,12 +12,13 @@ from test_train import RECIPE, OneNorm, random_batch, train
 
 from experiments.__main__ import main
 from shufflenet_jax import InputError
+from shufflenet_jax import train as module
 from shufflenet_jax.checkpoint import read_weights
 from shufflenet_jax.data import eval_batches, load
 from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.fit import Preempted
 from shufflenet_jax.recipe import Recipe
-from shufflenet_jax.train import create_state, make_train_step
+from shufflenet_jax.train import compiler_options, create_state, make_train_step
 
 
 def rates(steps=100, **changes):
@@ -153,3 +154,22 @@ def test_averages_are_what_a_run_is_judged_by_saves_and_loads(tmp_path):
     plain = train(tmp_path / "plain", dataclasses.replace(recipe, ema=0.0), network=OneNorm())
     assert plain.loss != whole.loss
     assert not any("average" in name for name in arrays_of(tmp_path / "plain"))
+
+
+def test_gpus_are_told_to_compute_the_same_bits(monkeypatch):
+    """XLA knows the option, and what the step says reaches it."""
+    optimizer = RECIPE.make_optimizer(10)
+    graphdef, state = create_state(OneNorm(), optimizer)
+    step = make_train_step(graphdef, optimizer, 0.0, deterministic=True)
+    step.lower(state, random_batch()).compile()
+    told = []
+    monkeypatch.setattr(
+        module, "compiler_options", lambda asked: told.append(asked) or {"xla_gpu_nonsense": True}
+    )
+    for asked in (False, True):
+        step = make_train_step(graphdef, optimizer, 0.0, deterministic=asked)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="xla_gpu_nonsense"):
+            step.lower(state, random_batch()).compile()
+    assert told == [False, True]
+    monkeypatch.undo()
+    assert compiler_options(False) is None

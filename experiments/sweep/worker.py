@@ -59,6 +59,7 @@ def train(
     run: Run,
     interruption: Callable[[], bool] = lambda: False,
     networks: Path | None = None,
+    profile_steps: int = 0,
 ) -> str:
     """Trains a run to its end, unless it has one; returns its status, or "preempted".
 
@@ -69,6 +70,7 @@ def train(
       run: What to train.
       interruption: Whether the process was asked to end.
       networks: The file that defines networks of the user's own, for the record.
+      profile_steps: Steps to trace, into profile/ of the run's directory.
 
     Raises:
       Held: Another process is training it.
@@ -106,6 +108,7 @@ def train(
                     num_workers=training.num_workers,
                     memory_gb=training.memory_gb,
                     broken=training.broken,
+                    profile_steps=profile_steps,
                     on_progress=lambda progress: _report(run, progress),
                     interrupted=interrupted,
                 )
