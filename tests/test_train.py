@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax._src.array import ArrayImpl
 from runs import differences
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from unchecked import unchecked
@@ -409,6 +410,26 @@ def test_a_finished_run_is_evaluated_again_without_training(tmp_path):
     )
     assert again == first
     assert not steps
+
+
+def test_steps_do_not_wait_for_what_they_compute(tmp_path, monkeypatch):
+    """They are asked for rows, evaluations and checkpoints alone."""
+    asked, after = [], []
+    value = ArrayImpl._value.fget
+    monkeypatch.setattr(
+        ArrayImpl, "_value", property(lambda array: asked.append(array.shape) or value(array))
+    )
+    train(
+        tmp_path,
+        dataclasses.replace(RECIPE, ema=0.9),
+        network=Linear(),
+        intervals=Intervals(log=10, evaluate=1, checkpoint=1),
+        memory_gb=0.0,
+        interrupted=lambda: after.append(len(asked)) is not None,
+    )
+    # Asked before the first step, and then after each; the last has an evaluation as well.
+    waited = [step for step in range(1, 21) if after[step] != after[step - 1]]
+    assert waited == [10, 20]
 
 
 def test_divergence_names_the_step(tmp_path):
