@@ -86,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
             "--plots", type=Path, metavar="DIR", help="write its figures there, as SVG and PNG"
         )
 
+    def add_profile(to: argparse.ArgumentParser) -> None:
+        to.add_argument(
+            "--profile",
+            type=_positive,
+            default=0,
+            metavar="STEPS",
+            help="trace some steps of each run, for Perfetto and TensorBoard, into its profile/",
+        )
+
     add_json(add("list", commands.list_, "list the experiments, their claims and cells"))
 
     run = add("run", commands.run, "train what is missing of an experiment, then print its table")
@@ -126,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         "--skip-invalid", action="store_true", help="leave out cells that cannot be trained"
     )
     add_networks(run)
+    add_profile(run)
     run.add_argument(
         "--dry-run", action="store_true", help="print the runs and their commands, start nothing"
     )
@@ -301,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     cell.add_argument("--seed", type=_not_negative, default=0, metavar="N")
     add_workdir(cell, True, "directory of the sweep")
     add_networks(cell)
+    add_profile(cell)
     cell.add_argument(
         "--distributed",
         action="store_true",

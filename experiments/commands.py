@@ -158,7 +158,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     from experiments.report import contents
     from experiments.report.board import Board
     from experiments.report.table import as_markdown
-    from experiments.sweep.launch import dry_run, launch
+    from experiments.sweep.launch import dry_run, launch, options_of
     from experiments.sweep.plan import Request, default_directory, plan
     from experiments.sweep.records import Keeper, Records
 
@@ -186,8 +186,9 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
     todo = [run for run in runs if run.status not in ("done", "diverged")]
     print(f"{sweep.title}\n{len(runs)} runs in {sweep.directory}, {len(todo)} to train")
     networks = options.networks and options.networks.expanduser().absolute()
+    told = options_of(engine, sweep, networks, options.profile)
     if options.dry_run:
-        print(dry_run(engine, sweep, todo, networks))
+        print(dry_run(sweep, todo, told))
         return 0
     if todo:
         sweep.withdraw_stop()
@@ -198,7 +199,7 @@ def _train(chosen: "Experiment", options: argparse.Namespace) -> int:
                 if keeper is not None:
                     keeper.look()
 
-            launch(engine, sweep, todo, look, networks)
+            launch(engine, sweep, todo, look, told)
     if sweep.is_stopping:
         print("stopped: the same command continues", file=sys.stderr)
     print(f"\n{as_markdown(contents.of_sweep(sweep))}")
@@ -234,7 +235,7 @@ def cell(options: argparse.Namespace) -> int:
         _join(options)  # it handles SIGTERM in its own way, until the next line
     with worker.asked_to_end(sweep) as is_asked:
         try:
-            status = worker.train(sweep, run, is_asked, options.networks)
+            status = worker.train(sweep, run, is_asked, options.networks, options.profile)
         except Held:
             print(f"error: another process ({run.owner}) is training {run.name}", file=sys.stderr)
             return HELD

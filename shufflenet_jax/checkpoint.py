@@ -185,6 +185,8 @@ class Checkpoints:
 def read_weights(directory: Path, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Reads a part of the newest intact state, and touches nothing: not even what is damaged.
 
+    Of a run that averages its weights, it reads the averages.
+
     The directory may be read-only, and the run may be going on.
 
     Args:
@@ -222,12 +224,21 @@ def _steps(directory: Path) -> set[int]:
 
 
 def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    averaged = "average" in _saved(path)
+    like = {"average": like} if averaged else like
     _check_fits(path, like)
     template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(
+        read = checkpointer.restore(
             path / "state", args=ocp.args.PyTreeRestore(item=template, partial_restore=True)
         )
+    return read["average"] if averaged else read
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """What arrays a checkpoint has of a state, by field."""
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        return handler.metadata(path / "state").tree
 
 
 def _check_fits(path: Path, like: dict[str, Any]) -> None:
@@ -235,10 +246,8 @@ def _check_fits(path: Path, like: dict[str, Any]) -> None:
 
     Orbax restores an array of another shape without a word.
     """
-    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-        saved = handler.metadata(path / "state").tree
     expected = _described(like)
-    found = _described({field: tree for field, tree in saved.items() if field in like})
+    found = _described({field: tree for field, tree in _saved(path).items() if field in like})
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise InputError(
@@ -271,7 +280,9 @@ def _system_errors(directory: Path) -> Iterator[None]:
 
 
 def _as_dict(state: State) -> dict:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    """The fields that it has: runs that average nothing are saved as if there were no averages."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _damage(directory: Path, step: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from shufflenet_jax.data import IMAGENET, Batch, Preprocessing
 from shufflenet_jax.devices import ONE_DEVICE, Devices
 from shufflenet_jax.images import normalise
 from shufflenet_jax.predictions import NOT_ASKED, PREDICTION, Predictions
-from shufflenet_jax.train import State
+from shufflenet_jax.train import State, compiler_options
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,18 @@ def make_evaluate(
     devices: Devices = ONE_DEVICE,
     preprocessing: Preprocessing = IMAGENET,
     precision: str = "float32",
+    deterministic: bool = False,
 ) -> Callable[[State, Iterable[Batch]], Answers]:
     """Returns ``evaluate(state, batches)``, which asks about every image exactly once.
 
     Args:
       graphdef: From `create_state`.
       devices: What each batch is split over; they must hold state and batches.
-      precision: What the network computes in.
       preprocessing: Of the images; what normalises pixels is in it.
+      precision, deterministic: See `Recipe`.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options(deterministic))
     @devices.map
     def ask(batch: Batch, params: dict, batch_stats: dict) -> Answers:
         images = normalise(
@@ -95,7 +97,7 @@ def make_evaluate(
         return Answers(best[:, 0], hits[:, 0], hits.any(-1), loss, batch.mask)
 
     def evaluate(state: State, batches: Iterable[Batch]) -> Answers:
-        parts = [devices.collect(ask(batch, state.params, state.batch_stats)) for batch in batches]
+        parts = [devices.collect(ask(batch, *state.evaluated)) for batch in batches]
         return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
     return evaluate

@@ -32,6 +32,7 @@ from shufflenet_jax.intervals import DEFAULT_INTERVALS, Intervals, Timetable
 from shufflenet_jax.memory import compile_to_fit
 from shufflenet_jax.metrics import Hyperparameters, MetricsLog, Row
 from shufflenet_jax.predictions import write_predictions
+from shufflenet_jax.profile import Profile
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.record import Diverged, Preempted, Record
 from shufflenet_jax.resident import Resident
@@ -71,6 +72,7 @@ def fit(
     memory_gb: float = MEMORY_GB,
     broken: Broken = NEVER_SKIPPED,
     hyperparameters: Hyperparameters = MappingProxyType({}),
+    profile_steps: int = 0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_row: Callable[[Row], None] = lambda row: None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -101,6 +103,8 @@ def fit(
         the result depends on it.
       broken: What is done about images that cannot be read.
       hyperparameters: What TensorBoard shows beside the metrics, to compare runs by.
+      profile_steps: Steps to trace, of those that are taken now; see `Profile`, which is given
+        profile/ of the directory.
       on_progress: Called at every row of training metrics.
       on_row: Called with every row of metrics, in the process that writes; where a run goes on,
         first with those that it has written before.
@@ -128,8 +132,8 @@ def fit(
     total = recipe.steps(len(dataset.train))
     timetable = Timetable(intervals, len(dataset.train), recipe.batch_size, total)
     head = head_of(network) if recipe.backbone_rate != 1 else None
-    optimizer, schedule = recipe.optimizer(total, head), recipe.schedule(total)
-    graphdef, state = create_state(network, optimizer)
+    optimizer, schedule = recipe.make_optimizer(total, head), recipe.schedule(total)
+    graphdef, state = create_state(network, optimizer, averaged=recipe.ema > 0)
     # Whole batches never meet the masked program: where no image is broken, that some may be
     # changes no bit.
     train_step, masked_step = (
@@ -143,13 +147,17 @@ def fit(
             accumulate=recipe.accumulate,
             precision=recipe.precision,
             recompute=recipe.recompute,
+            deterministic=recipe.deterministic,
+            ema=recipe.ema,
             preprocessing=recipe.preprocessing,
             learnable=None if recipe.backbone_rate else head,
             devices=devices,
         )
         for masked in (False, True)
     )
-    evaluate = make_evaluate(graphdef, devices, recipe.preprocessing, recipe.precision)
+    evaluate = make_evaluate(
+        graphdef, devices, recipe.preprocessing, recipe.precision, recipe.deterministic
+    )
     directory.mkdir(parents=True, exist_ok=True)
     skipped = {
         split: broken.skipped(split, len(examples), directory)
@@ -209,9 +217,12 @@ def fit(
             answers = test_and_log(start)
         feed = Feed(images.train(seed, total, start), devices, start, images.workers("train"))
         stack.enter_context(closing(feed))
+        profile = Profile(directory / "profile", profile_steps if is_lead() else 0)
+        stack.enter_context(closing(profile))
         for step, (batch, is_whole) in enumerate(feed, start + 1):
             advance = train_step if is_whole else masked_step
-            record.state, metrics = advance(record.state, batch)
+            with profile.step(step):
+                record.state, metrics = advance(record.state, batch)
             feed.running(metrics["loss"])
             record.window.append(metrics)
             if timetable.logs(step):

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -28,12 +29,22 @@ class State:
       params: Trainable arrays, a nested dict.
       batch_stats: Running means and variances of BN, a nested dict.
       opt_state: The optimizer's.
+      average: The exponential averages of params and batch_stats, by these names; None unless they
+        are asked for.
     """
 
     step: Int[Array, ""]
     params: dict
     batch_stats: dict
     opt_state: optax.OptState
+    average: dict[str, dict] | None = None
+
+    @property
+    def evaluated(self) -> tuple[dict, dict]:
+        """The parameters and the statistics of BN that the run is judged by."""
+        if self.average is None:
+            return self.params, self.batch_stats
+        return self.average["params"], self.average["batch_stats"]
 
 
 @runtime_checkable
@@ -50,7 +61,7 @@ class ManyHeaded(Protocol):
 Learned = tuple[dict, dict, dict[str, Array]]
 """Gradients, statistics of BN, and metrics."""
 
-Fields = tuple[Array, dict, dict, optax.OptState]
+Fields = tuple[Array, dict, dict, optax.OptState, dict[str, dict] | None]
 """Those of a state. JAX describes the arguments of programs by objects that are no arrays, of which
 a `State` cannot be made.
 """
@@ -79,7 +90,7 @@ class TrainStep:
 
 
 def _fields(state: State) -> Fields:
-    return state.step, state.params, state.batch_stats, state.opt_state
+    return state.step, state.params, state.batch_stats, state.opt_state, state.average
 
 
 def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
@@ -90,15 +101,30 @@ def split(network: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
 
 
 def create_state(
-    network: nnx.Module, optimizer: optax.GradientTransformation
+    network: nnx.Module, optimizer: optax.GradientTransformation, *, averaged: bool = False
 ) -> tuple[nnx.GraphDef, State]:
-    """Returns the network's structure and the state before the first step."""
+    """Returns the network's structure and the state before the first step.
+
+    Args:
+      network: Freshly initialised.
+      optimizer: Of the steps.
+      averaged: Whether the steps average weights, as `Recipe.ema` has it.
+    """
     graphdef, params, batch_stats = split(network)
     # One program, where each shape of a parameter would be one; and for once it is not worth while
     # to optimise it.
     init = jax.jit(optimizer.init, compiler_options={"xla_backend_optimization_level": 0})
     step = jnp.zeros((), jnp.int32)
-    return graphdef, State(step, params, batch_stats, init(params))
+    average = None
+    if averaged:  # in arrays of its own, as those of a state are donated one by one
+        whole = {"params": params, "batch_stats": batch_stats}
+        average = jax.tree.map(lambda leaf: jax.device_put(np.array(leaf)), whole)
+    return graphdef, State(step, params, batch_stats, init(params), average)
+
+
+def compiler_options(deterministic: bool) -> dict[str, bool] | None:
+    """What XLA is told of a program; see `Recipe.deterministic`."""
+    return {"xla_gpu_deterministic_ops": True} if deterministic else None
 
 
 def make_train_step(
@@ -112,6 +138,8 @@ def make_train_step(
     accumulate: int = 1,
     precision: str = "float32",
     recompute: bool = False,
+    deterministic: bool = False,
+    ema: float = 0.0,
     preprocessing: Preprocessing = IMAGENET,
     learnable: dict | None = None,
     devices: Devices = ONE_DEVICE,
@@ -130,7 +158,7 @@ def make_train_step(
       masked: Leave masked images out of the loss and the metrics, and count them ("skipped"); batch
         normalisation sees them all the same. Without it every image counts, in a program of its
         own: on a whole batch the two differ in the last bits.
-      batch_norm, accumulate, precision, recompute: See `Recipe`.
+      batch_norm, accumulate, precision, recompute, deterministic, ema: See `Recipe`.
       preprocessing: Of the images; what normalises pixels is in it.
       learnable: Marks the params that have gradients; the network then evaluates. Without it, all
         have.
@@ -223,13 +251,18 @@ def make_train_step(
             metrics["skipped"] = devices.sum((~batch.mask).sum())
         return grads, batch_stats, metrics
 
-    @partial(jax.jit, donate_argnums=1)
+    @partial(jax.jit, donate_argnums=1, compiler_options=compiler_options(deterministic))
     def train_step(key: Array, fields: Fields, batch: Batch) -> tuple[Fields, dict[str, Array]]:
         state = State(*fields)
         key = jax.random.fold_in(key, state.step)
         grads, batch_stats, metrics = learn(batch, state.params, state.batch_stats, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return (state.step + 1, params, batch_stats, opt_state), metrics
+        average = state.average
+        if average is not None:
+            now = {"params": params, "batch_stats": batch_stats}
+            least = (1 + state.step) / (10 + state.step)
+            average = optax.incremental_update(now, average, 1 - jnp.minimum(ema, least))
+        return (state.step + 1, params, batch_stats, opt_state, average), metrics
 
     return TrainStep(train_step, jax.random.key(seed))

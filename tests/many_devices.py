@@ -77,7 +77,7 @@ def first(count):
 @cache
 def compiled(form, devices, **options):
     """The graph, a function that makes the first state, and the training step, compiled once."""
-    optimizer = Recipe(learning_rate=0.05).optimizer(STEPS)
+    optimizer = Recipe(learning_rate=0.05).make_optimizer(STEPS)
     graphdef, state = create_state(network(), optimizer)
     step = make_train_step(graphdef, optimizer, 0.1, devices=devices, **options)
 

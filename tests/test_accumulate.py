@@ -19,7 +19,7 @@ from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import create_state, make_train_step
 
 BATCH = 16
-SGD = Recipe(learning_rate=0.1).optimizer(10)
+SGD = Recipe(learning_rate=0.1).make_optimizer(10)
 
 
 class NoNorm(nnx.Module):

@@ -176,7 +176,7 @@ class Normalised(nnx.Module):
 
 @pytest.fixture(scope="module")
 def masked_step():
-    optimizer = RECIPE.optimizer(steps=10)
+    optimizer = RECIPE.make_optimizer(steps=10)
     graphdef, _ = create_state(Normalised(), optimizer)
     step = make_train_step(graphdef, optimizer, 0.1, masked=True)
     return lambda batch: step(create_state(Normalised(), optimizer)[1], batch)

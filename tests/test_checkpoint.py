@@ -20,7 +20,7 @@ from shufflenet_jax.train import State
 
 def state(step):
     params = {"layer": {"kernel": jnp.full((64, 64), float(step)), "bias": jnp.arange(4.0)}}
-    opt_state = Recipe().optimizer(100).init(params)
+    opt_state = Recipe().make_optimizer(100).init(params)
     return State(jnp.int32(step), params, {"mean": jnp.full(3, 0.1 * step)}, opt_state)
 
 
@@ -162,7 +162,9 @@ def other_state(changes):
     params = state(0).params
     for name, value in changes.items():
         params[name] = params.get(name, {}) | value if isinstance(value, dict) else value
-    return State(jnp.int32(0), params, state(0).batch_stats, Recipe().optimizer(100).init(params))
+    return State(
+        jnp.int32(0), params, state(0).batch_stats, Recipe().make_optimizer(100).init(params)
+    )
 
 
 @pytest.mark.parametrize(("changes", "name", "there", "here"), OTHERS)
@@ -252,5 +254,5 @@ def test_no_weights(tmp_path):
 
 def test_every_field_is_saved():
     assert {field.name for field in dataclasses.fields(State)} == {
-        "step", "params", "batch_stats", "opt_state"
+        "step", "params", "batch_stats", "opt_state", "average"
     }  # fmt: skip

@@ -202,7 +202,7 @@ def test_smaller_images_are_scaled_up_and_larger_ones_are_not():
 
 def trained(steps, restart_at=None, seed=0):
     """Losses of a run; at a step everything but the state is made anew, as when a run resumes."""
-    optimizer = Recipe(learning_rate=0.01).optimizer(steps=10)
+    optimizer = Recipe(learning_rate=0.01).make_optimizer(steps=10)
     rng = np.random.default_rng(0)
     batch = Batch(
         image=rng.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8),
@@ -222,7 +222,7 @@ def trained(steps, restart_at=None, seed=0):
 
 
 def test_seeds_of_a_network_with_dropout_are_one_program():
-    optimizer = Recipe().optimizer(steps=10)
+    optimizer = Recipe().make_optimizer(steps=10)
     graphdef, state = create_state(Small(rngs=nnx.Rngs(0)), optimizer)
     batch = Batch(np.zeros((8, 16, 16, 3), np.uint8), np.zeros(8, np.int32), np.ones(8, bool))
 
@@ -254,7 +254,7 @@ class TwoHeaded(Small):
 
 
 def test_the_loss_is_the_weighted_sum_over_all_heads():
-    network, optimizer = TwoHeaded(rngs=nnx.Rngs(0)), Recipe().optimizer(steps=10)
+    network, optimizer = TwoHeaded(rngs=nnx.Rngs(0)), Recipe().make_optimizer(steps=10)
     batch = Batch(
         image=np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8),
         label=np.arange(8, dtype=np.int32),
@@ -303,7 +303,7 @@ def test_googlenet_trains_on_three_heads():
     assert len(leaves := jax.tree.leaves(gradients)) == 2 * 7
     assert all((leaf != 0).any() for leaf in leaves)
     # The whole step is traced; to compile it takes a minute.
-    optimizer = Recipe().optimizer(steps=10)
+    optimizer = Recipe().make_optimizer(steps=10)
     graphdef, state = create_state(network, optimizer)
     batch = Batch(np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.int32), np.ones(4, bool))
     train_step = make_train_step(graphdef, optimizer, 0.0)

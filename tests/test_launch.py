@@ -12,7 +12,7 @@ from sweeps import SHRUNK, create_sweep, the_run
 import experiments
 from experiments.launchers import Command
 from experiments.launchers.local import Local
-from experiments.sweep.launch import COMMAND_LINE, argv_of, launch
+from experiments.sweep.launch import COMMAND_LINE, argv_of, launch, options_of
 
 
 def ended(job):
@@ -89,7 +89,7 @@ def test_a_damaged_run_is_trained_again_and_no_other(tmp_path):
         each.end({"status": "done", "step": 1, "top1_error": 5.0})
     (damaged.directory / "result.json").write_text("null")
     engine = Immediate(runs)
-    launch(engine, sweep, runs, lambda: None)
+    launch(engine, sweep, runs, lambda: None, options_of(engine, sweep))
     assert engine.names == [damaged.name]
     assert [each.status for each in runs] == ["done"] * 4
     assert (damaged.directory / "result.json.damaged").read_text() == "null"

@@ -13,7 +13,7 @@ from shufflenet_jax.train import create_state, make_train_step
 
 
 def step_of(network):
-    optimizer = RECIPE.optimizer(10)
+    optimizer = RECIPE.make_optimizer(10)
     graphdef, state = create_state(network, optimizer)
     return make_train_step(graphdef, optimizer, 0.0), state
 

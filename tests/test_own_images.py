@@ -194,7 +194,7 @@ def test_a_backbone_at_a_lower_rate(tmp_path):
         recipe = Recipe(epochs=1, batch_size=2, learning_rate=0.1, backbone_rate=rate)
         network = a_network()
         _, params, _ = split(network)
-        optimizer = recipe.optimizer(10, head_of(network))
+        optimizer = recipe.make_optimizer(10, head_of(network))
         grads = jax.tree.map(jax.numpy.ones_like, params)
 
         @jax.jit

@@ -100,7 +100,7 @@ def test_bfloat16_learns_as_float32(form):
 
     Rounding to 8 bits is seen in each gradient; a wrong one would be off by as much as it is long.
     """
-    optimizer = Recipe(learning_rate=1.0, momentum=0.0, weight_decay=0.0).optimizer(10**6)
+    optimizer = Recipe(learning_rate=1.0, momentum=0.0, weight_decay=0.0).make_optimizer(10**6)
     graphdef, state = create_state(mixed(), optimizer)
     found = {}
     for precision in ("float32", "bfloat16"):
@@ -131,7 +131,7 @@ def test_bfloat16_learns_as_float32(form):
 
 
 def test_bfloat16_evaluates_as_float32():
-    graphdef, state = create_state(mixed(), Recipe().optimizer(10))
+    graphdef, state = create_state(mixed(), Recipe().make_optimizer(10))
     wide, narrow = (
         make_evaluate(graphdef, precision=precision)(state, [random_batch()])
         for precision in ("float32", "bfloat16")

@@ -15,7 +15,7 @@ from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import TrainStep, create_state, make_train_step, split
 from shufflenet_jax.units import SqueezeExcitation, Unit
 
-OPTIMIZER = Recipe(learning_rate=0.1).optimizer(10)
+OPTIMIZER = Recipe(learning_rate=0.1).make_optimizer(10)
 
 
 def network_of(unit, channels):

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax._src.array import ArrayImpl
 from runs import differences
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from unchecked import unchecked
@@ -73,7 +74,7 @@ def random_batch(size=16, seed=0):
 
 
 def test_seeds_of_a_network_are_one_program():
-    optimizer = RECIPE.optimizer(steps=10)
+    optimizer = RECIPE.make_optimizer(steps=10)
     graphdef, state = create_state(small(), optimizer)
 
     def program(seed):
@@ -97,7 +98,7 @@ def test_optimizer_is_nesterov_sgd_with_decay_of_kernels_only():
     """Against the update written out, as in Sutskever et al. 2013 with a linear rate."""
     recipe = Recipe(learning_rate=0.5, momentum=0.9, weight_decay=0.1)
     params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
-    optimizer = recipe.optimizer(steps=10)
+    optimizer = recipe.make_optimizer(steps=10)
     state, expected = optimizer.init(params), {"kernel": 3.0, "bias": 3.0}
     velocity = {"kernel": 0.0, "bias": 0.0}
     for step in range(3):
@@ -116,9 +117,9 @@ def test_optimizer_is_nesterov_sgd_with_decay_of_kernels_only():
 @pytest.mark.parametrize(("gradient", "clipped"), [(0.3, 0.3), (3.0, 0.5)])
 def test_gradients_are_clipped_by_the_norm_of_all(gradient, clipped):
     """Four values of 0.3 have a norm of 0.6, below 1; four of 3.0 are scaled down to 0.5 each."""
-    optimizer = Recipe(learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0).optimizer(
-        steps=10
-    )
+    optimizer = Recipe(
+        learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0
+    ).make_optimizer(steps=10)
     params = {"kernel": jnp.zeros((1, 2)), "bias": jnp.zeros(2)}
     grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), params)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
@@ -163,7 +164,7 @@ def test_numbers_may_be_whole():
 
 @pytest.mark.slow
 def test_loss_falls_on_one_batch():
-    optimizer = RECIPE.optimizer(steps=60)
+    optimizer = RECIPE.make_optimizer(steps=60)
     graphdef, state = create_state(tiny(), optimizer)
     train_step = make_train_step(graphdef, optimizer, label_smoothing=0.0)
     batch, losses = random_batch(), []
@@ -190,7 +191,7 @@ class OneNorm(nnx.Module):
 
 def test_running_statistics_move_a_tenth_of_the_way():
     """To the batch's own."""
-    optimizer, batch = RECIPE.optimizer(steps=60), random_batch()
+    optimizer, batch = RECIPE.make_optimizer(steps=60), random_batch()
     graphdef, state = create_state(OneNorm(), optimizer)
     state, _ = make_train_step(graphdef, optimizer, label_smoothing=0.0)(state, batch)
     pixels = normalise(jnp.asarray(batch.image))
@@ -201,7 +202,7 @@ def test_running_statistics_move_a_tenth_of_the_way():
 
 def test_label_smoothing_bounds_the_loss_from_below():
     """The least cross-entropy against smoothed targets is their entropy."""
-    optimizer = RECIPE.optimizer(steps=60)
+    optimizer = RECIPE.make_optimizer(steps=60)
     graphdef, state = create_state(Linear(), optimizer)
     train_step = make_train_step(graphdef, optimizer, label_smoothing=0.1)
     for _ in range(60):
@@ -213,12 +214,12 @@ def test_label_smoothing_bounds_the_loss_from_below():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 448, 449, 500])
 def test_evaluation_counts_every_image_once(batch_size):
-    graphdef, state = create_state(Linear(), RECIPE.optimizer(steps=60))
+    graphdef, state = create_state(Linear(), RECIPE.make_optimizer(steps=60))
     assert_counts_every_image_once(state, make_evaluate(graphdef), batch_size)
 
 
 def test_evaluation_with_batch_norm_does_too():
-    graphdef, state = create_state(small(), RECIPE.optimizer(steps=60))
+    graphdef, state = create_state(small(), RECIPE.make_optimizer(steps=60))
     assert_counts_every_image_once(state, make_evaluate(graphdef), batch_size=7)
 
 
@@ -259,7 +260,7 @@ def test_top_errors_by_hand():
     network, batch = Linear(), random_batch(size=50)
     order = np.argsort(-np.asarray(network(normalise(jnp.asarray(batch.image)))), axis=1)
     rank = np.argmax(order == batch.label[:, None], axis=1)
-    graphdef, state = create_state(network, RECIPE.optimizer(steps=60))
+    graphdef, state = create_state(network, RECIPE.make_optimizer(steps=60))
     answers = make_evaluate(graphdef)(state, [batch])
     predictions = answers.predictions(50)
     np.testing.assert_array_equal(predictions["predicted"], order[:, 0])
@@ -270,7 +271,7 @@ def test_top_errors_by_hand():
 
 
 def test_images_that_do_not_count_have_no_prediction():
-    graphdef, state = create_state(Linear(), RECIPE.optimizer(steps=60))
+    graphdef, state = create_state(Linear(), RECIPE.make_optimizer(steps=60))
     batch = random_batch(size=6)
     mask = np.array([True, False, True, True, False, False])  # one is broken, two fill the batch up
     answers = make_evaluate(graphdef)(state, [batch._replace(mask=mask)])
@@ -409,6 +410,26 @@ def test_a_finished_run_is_evaluated_again_without_training(tmp_path):
     )
     assert again == first
     assert not steps
+
+
+def test_steps_do_not_wait_for_what_they_compute(tmp_path, monkeypatch):
+    """They are asked for rows, evaluations and checkpoints alone."""
+    asked, after = [], []
+    value = ArrayImpl._value.fget
+    monkeypatch.setattr(
+        ArrayImpl, "_value", property(lambda array: asked.append(array.shape) or value(array))
+    )
+    train(
+        tmp_path,
+        dataclasses.replace(RECIPE, ema=0.9),
+        network=Linear(),
+        intervals=Intervals(log=10, evaluate=1, checkpoint=1),
+        memory_gb=0.0,
+        interrupted=lambda: after.append(len(asked)) is not None,
+    )
+    # Asked before the first step, and then after each; the last has an evaluation as well.
+    waited = [step for step in range(1, 21) if after[step] != after[step - 1]]
+    assert waited == [10, 20]
 
 
 def test_divergence_names_the_step(tmp_path):

@@ -77,7 +77,7 @@ def assert_equal_weights(network, state):
 def last_state(directory):
     """By the way that training itself takes; of a copy, as that may change it."""
     network = zoo.family_of(PlainUnit).build(ARGUMENTS, num_classes=10, rngs=nnx.Rngs(1))
-    graphdef, state = create_state(network, RECIPE.optimizer(42))
+    graphdef, state = create_state(network, RECIPE.make_optimizer(42))
     checkpoints = Checkpoints(directory / "checkpoints")
     restored = checkpoints.restore(state)
     checkpoints.close()

@@ -309,7 +309,7 @@ def _steps(setting: Setting, classes: int, batches: Iterator[Batch]) -> Callable
         stem=setting.stem,
         rngs=nnx.Rngs(0),
     )
-    optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
+    optimizer = Recipe(learning_rate=1e-3).make_optimizer(1000)
     graphdef, state = create_state(network, optimizer)
     train_step = make_train_step(graphdef, optimizer, 0.0)
 

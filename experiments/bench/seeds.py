@@ -85,7 +85,7 @@ def _steps(workload: Workload, way: str, seeds: int) -> Callable[[], Array]:
     net = workload.subject
     assert isinstance(net, Net)
     network = inputs.network(net)
-    optimizer = Recipe(learning_rate=1e-3).optimizer(1000)
+    optimizer = Recipe(learning_rate=1e-3).make_optimizer(1000)
     graphdef, initial = create_state(network, optimizer)
     train_step = make_train_step(graphdef, optimizer, 0.0)
     # As a list, because a `State` is of one seed.

@@ -7,7 +7,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-INSTALL = "pip install 'jax[cuda12]'"
+INSTALL = "pip install -e '.[cuda]'"
 
 
 def is_used_by_jax() -> bool:

@@ -46,13 +46,16 @@ ignore the variable.
 """
 
 
-def options_of(engine: Engine, sweep: Sweep, networks: Path | None = None) -> list[str]:
+def options_of(
+    engine: Engine, sweep: Sweep, networks: Path | None = None, profile_steps: int = 0
+) -> list[str]:
     """What the command of every run is told: settings that are not the usual ones, and more.
 
     Args:
       engine: What runs the commands.
       sweep: The sweep.
       networks: The file that defines networks of the user's own.
+      profile_steps: Steps that each run traces.
     """
     usual = default_settings()
     options = [
@@ -62,6 +65,8 @@ def options_of(engine: Engine, sweep: Sweep, networks: Path | None = None) -> li
     ]
     if networks is not None:
         options = ["--networks", str(networks), *options]
+    if profile_steps:
+        options = ["--profile", str(profile_steps), *options]
     return ["--distributed", *options] if engine.distributed else options
 
 
@@ -71,9 +76,8 @@ def argv_of(sweep: Sweep, run: Run, options: Sequence[str] = ()) -> list[str]:
     return [*COMMAND_LINE, *arguments, *options]
 
 
-def dry_run(engine: Engine, sweep: Sweep, runs: Iterable[Run], networks: Path | None = None) -> str:
+def dry_run(sweep: Sweep, runs: Iterable[Run], options: Sequence[str]) -> str:
     """What `launch` would start, a line a run: its name, how it stands, and its command."""
-    options = options_of(engine, sweep, networks)
     return "\n".join(
         f"{run.name}  {run.status}  {shlex.join(argv_of(sweep, run, options))}" for run in runs
     )
@@ -84,7 +88,7 @@ def launch(
     sweep: Sweep,
     runs: Sequence[Run],
     on_change: Callable[[], None],
-    networks: Path | None = None,
+    options: Sequence[str],
 ) -> None:
     """Trains runs; returns when each has ended, or the sweep was asked to stop.
 
@@ -98,9 +102,9 @@ def launch(
       sweep: The sweep that the runs are of.
       runs: What to train, in this order.
       on_change: Called a few times a second, to show how things stand.
-      networks: The file that defines networks of the user's own.
+      options: What their commands are told; see `options_of`.
     """
-    work = _Work(engine, sweep, runs, networks)
+    work = _Work(engine, sweep, runs, options)
     try:
         while work.remains and not sweep.is_stopping:
             work.advance()
@@ -114,9 +118,9 @@ def launch(
 class _Work:
     """Runs that wait, and runs that were given to the engine."""
 
-    def __init__(self, engine: Engine, sweep: Sweep, runs: Sequence[Run], networks: Path | None):
+    def __init__(self, engine: Engine, sweep: Sweep, runs: Sequence[Run], options: Sequence[str]):
         self._engine, self._sweep = engine, sweep
-        self._options = options_of(engine, sweep, networks)
+        self._options = options
         self._retries = limits_of(sweep.settings).retries
         self._waiting = deque(runs)
         self._later: list[tuple[float, Run]] = []  # with the time from which they wait again

@@ -138,6 +138,7 @@ def plan(request: Request) -> Plan:
             *(f"{name} is left out: {reason}" for name, reason in invalid.items()),
             *(note for each in found.values() for note in each.notes),
             *_unheard(known, wanted, request.assignments),
+            *_scaled_rates(values for cell, values in known if cell.name in wanted),
             *engine.notes(),
         ],
     )
@@ -157,7 +158,11 @@ def configured(
       InputError: No such budget or key, or a key that every cell sets itself.
     """
     config = experiment.get_config(budget)
+    own_batch = config.recipe.batch_size
     configs.override(config, assignments)
+    scaled = (cell.overrides.get("recipe.scale_rate") for cell in experiment.cells)
+    if (config.recipe.scale_rate or any(scaled)) and not config.recipe.rate_batch:
+        config.recipe.rate_batch = own_batch
     _refuse_swept(experiment, config, assignments)
     config.data.name = data.resolve(config.data.name)
     return replace(experiment, cells=tuple(map(_resolved, experiment.cells))), config
@@ -308,6 +313,18 @@ def _unheard(
         deaf = [cell.name for cell, values in cells if cell.name in wanted and key not in values]
         if deaf:
             yield f"{key} changes nothing in {', '.join(deaf)}, which have no such argument"
+
+
+def _scaled_rates(cells: Iterable[Values]) -> list[str]:
+    """Says what learning rates are where they are not those of the configuration."""
+    recipes = dict.fromkeys(
+        recipe for recipe in map(build.recipe_of, cells) if recipe.rate != recipe.learning_rate
+    )
+    return [
+        f"the learning rate is {recipe.rate:g} for batches of {recipe.batch_size}: "
+        f"{recipe.learning_rate:g} for {recipe.rate_batch}, scaled linearly (recipe.scale_rate)"
+        for recipe in recipes
+    ]
 
 
 def default_directory(name: str) -> Path:

@@ -65,6 +65,7 @@ def train(
     run: Run,
     interruption: Callable[[], bool] = lambda: False,
     networks: Path | None = None,
+    profile_steps: int = 0,
 ) -> str:
     """Trains a run to its end, unless it has one; returns its status, or "preempted".
 
@@ -75,6 +76,7 @@ def train(
       run: What to train.
       interruption: Whether the process was asked to end.
       networks: The file that defines networks of the user's own, for the record.
+      profile_steps: Steps to trace, into profile/ of the run's directory.
 
     Raises:
       Held: Another process is training it.
@@ -115,6 +117,7 @@ def train(
                         memory_gb=training.memory_gb,
                         broken=training.broken,
                         hyperparameters=hyperparameters,
+                        profile_steps=profile_steps,
                         on_progress=lambda progress: _report(run, progress),
                         on_row=on_row,
                         interrupted=interrupted,
