@@ -64,7 +64,18 @@ def trained(pets):
     return place
 
 
-def test_it_learns_and_is_evaluated_class_by_class(pets, trained, capsys, tmp_path):
+def test_it_is_a_run_like_any_other(pets, trained, capsys):
+    """It has a status, and the same command finds it done."""
+    capsys.readouterr()
+    assert run("status", "--workdir", trained, "--json") == 0
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert "done" in json.dumps(cell)
+    data = f"--config.data.name=folder:{pets}"
+    assert run("train", "shufflenet_g3_0.25x", data, "--workdir", trained, *SMALL) == 0
+    assert "0 to train" in capsys.readouterr().out
+
+
+def test_it_learns_and_is_evaluated_class_by_class(pets, trained, capsys):
     capsys.readouterr()
     assert run("evaluate", trained, "--data", f"folder:{pets}", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -130,6 +141,25 @@ def test_whole_folders_and_broken_images(pets, trained, capsys, tmp_path):
     assert "there is no image" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run("predict", trained, tmp_path / "empty") == 2
+
+
+def test_a_run_is_exported_with_its_numbers(pets, trained, capsys, tmp_path):
+    """And what is exported classifies; nothing in it names a place of this machine."""
+    place = tmp_path / "saved"
+    assert run("export", trained, "--to", "hub", "--out", place) == 0
+    (result,) = trained.glob("cells/*/seed0/result.json")
+    error = json.loads(result.read_text())["top1_error"]
+    card = (place / "README.md").read_text()
+    assert "On the 120 test images of folder:pets, measured once" in card
+    assert f"top-1 error {error:.2f}%" in card
+    assert str(tmp_path.parent) not in card + (place / "config.json").read_text()
+    capsys.readouterr()
+    image = pets / "val" / NAMES[0] / "0.png"
+    said = []
+    for each in (trained, place):
+        assert run("predict", each, image, "--json") == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
 
 
 def test_mistakes_are_named(pets, trained, capsys, tmp_path):
