@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument(
         "--layout",
-        choices=("megvii", "pytorchcv", "torchvision"),
+        choices=("megvii", "pytorchcv", "pytorchcv_b", "torchvision"),
         help="of --to torch: whose code is to load it",
     )
     export.add_argument(

@@ -292,7 +292,7 @@ MISTAKES = {
     "run table3 --seeds 0": "must be at least 1",
     "run table3 --budget huge": "unknown budget 'huge'",
     "run table3 --epochs 3": "unknown argument '--epochs'",
-    "train": "invalid choice: 'train'",
+    "trian": "invalid choice: 'trian'",
     "run table3 --launcher ray --jobs 2": "ray has a queue of its own",
     "run table3 --config.limits.retries=-1": "limits.retries must be at least 0",
     "run table3 --config.limits.stall_minutes=0": "limits.stall_minutes must be above 0",

@@ -1,6 +1,7 @@
 """Class folders of one's own, from the first command to labels: real runs of real commands."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from experiments.__main__ import main
-from experiments.trained.source import open_network
+from experiments.sweep import build
+from experiments.sweep.settings import default_settings
+from experiments.trained.source import locate, open_network
 from shufflenet_jax import InputError, finetuning, hub, shufflenet, zoo
-from shufflenet_jax.data import Batch, Preprocessing
+from shufflenet_jax.data import Batch, Preprocessing, load
 from shufflenet_jax.evaluation import make_evaluate
 from shufflenet_jax.finetuning import head_of
 from shufflenet_jax.recipe import Recipe
@@ -64,7 +67,18 @@ def trained(pets):
     return place
 
 
-def test_it_learns_and_is_evaluated_class_by_class(pets, trained, capsys, tmp_path):
+def test_it_is_a_run_like_any_other(pets, trained, capsys):
+    """It has a status, and the same command finds it done."""
+    capsys.readouterr()
+    assert run("status", "--workdir", trained, "--json") == 0
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert "done" in json.dumps(cell)
+    data = f"--config.data.name=folder:{pets}"
+    assert run("train", "shufflenet_g3_0.25x", data, "--workdir", trained, *SMALL) == 0
+    assert "0 to train" in capsys.readouterr().out
+
+
+def test_it_learns_and_is_evaluated_class_by_class(pets, trained, capsys):
     capsys.readouterr()
     assert run("evaluate", trained, "--data", f"folder:{pets}", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -85,6 +99,26 @@ def test_it_learns_and_is_evaluated_class_by_class(pets, trained, capsys, tmp_pa
     text = capsys.readouterr().out
     assert "120 images of folder:pets: top-1 error" in text
     assert "| één " in text
+
+
+def test_a_row_of_the_confusion_is_a_class_and_a_column_what_it_is_taken_for(
+    pets, trained, capsys, tmp_path
+):
+    """Ten images of one class are put among those of another."""
+    wrong = shutil.copytree(pets, tmp_path / "wrong")
+    for number in range(10):
+        image = wrong / "val" / NAMES[1] / f"{number}.png"
+        image.rename(wrong / "val" / NAMES[2] / f"other{number}.png")
+    capsys.readouterr()
+    assert run("evaluate", trained, "--data", f"folder:{wrong}", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    places = {row["class"]: number for number, row in enumerate(found["classes"])}
+    moved = found["confusion"][places[NAMES[2]]][places[NAMES[1]]]
+    assert 9 <= moved <= 11
+    assert found["confusion"][places[NAMES[1]]][places[NAMES[2]]] <= 2
+    assert [row["images"] for row in found["classes"]] == [50, 40, 30]
+    assert run("evaluate", trained, "--data", f"folder:{wrong}") == 0
+    assert f"Mistaken most often: two for één: {moved}" in capsys.readouterr().out
 
 
 def test_the_confusion_is_plotted(pets, trained, tmp_path):
@@ -130,6 +164,25 @@ def test_whole_folders_and_broken_images(pets, trained, capsys, tmp_path):
     assert "there is no image" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run("predict", trained, tmp_path / "empty") == 2
+
+
+def test_a_run_is_exported_with_its_numbers(pets, trained, capsys, tmp_path):
+    """And what is exported classifies; nothing in it names a place of this machine."""
+    place = tmp_path / "saved"
+    assert run("export", trained, "--to", "hub", "--out", place) == 0
+    (result,) = trained.glob("cells/*/seed0/result.json")
+    error = json.loads(result.read_text())["top1_error"]
+    card = (place / "README.md").read_text()
+    assert "On the 120 test images of folder:pets, measured once" in card
+    assert f"top-1 error {error:.2f}%" in card
+    assert str(tmp_path.parent) not in card + (place / "config.json").read_text()
+    capsys.readouterr()
+    image = pets / "val" / NAMES[0] / "0.png"
+    said = []
+    for each in (trained, place):
+        assert run("predict", each, image, "--json") == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
 
 
 def test_mistakes_are_named(pets, trained, capsys, tmp_path):
@@ -179,6 +232,13 @@ def test_fine_tuning_of_a_frozen_backbone(trained, tmp_path, capsys):
     capsys.readouterr()
     assert run(*[saved if each == trained else each for each in arguments]) == 2
     assert "holds results of another configuration (init.sha256" in capsys.readouterr().err
+
+
+def test_other_weights_than_were_planned_are_not_started_from(pets, trained):
+    values = {"init.dir": str(locate(trained)), "init.sha256": 64 * "0"}
+    config = json.loads((locate(trained) / "config.json").read_text())
+    with pytest.raises(InputError, match="holds other weights than those that the sweep was"):
+        build.build({**default_settings(), **config, **values}, 0, load(f"folder:{pets}"))
 
 
 def a_network():

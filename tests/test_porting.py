@@ -281,7 +281,7 @@ PYTORCHCV = {
     "mobilenetv2b_w3d4": 64,
     "mobilenetv2b_wd2": 64,
     "mobilenetv2b_wd4": 64,
-    "resnet50": 64,
+    "resnet50b": 64,
     "resnext50_32x4d": 64,
     "vgg16": 224,
     "alexnetb": 224,
@@ -310,7 +310,7 @@ def of_pytorchcv(name, size):
 
 
 def both_ways(model, layout, size):
-    trained = load_torch(model.state_dict())
+    trained = load_torch(model.state_dict(), "auto" if layout != "pytorchcv_b" else layout)
     assert trained.provenance["imported_from"] == layout
     images = np.asarray(trained.normalise(pixels(size)))
     assert_close(ours(trained, images), theirs(model, images))
@@ -326,7 +326,8 @@ def both_ways(model, layout, size):
     ],
 )
 def test_pytorchcv(name):
-    both_ways(of_pytorchcv(name, PYTORCHCV[name]), "pytorchcv", PYTORCHCV[name])
+    layout = "pytorchcv_b" if name == "resnet50b" else "pytorchcv"
+    both_ways(of_pytorchcv(name, PYTORCHCV[name]), layout, PYTORCHCV[name])
 
 
 @pytest.mark.slow
@@ -342,6 +343,13 @@ def test_torchvision(name):
 def test_a_network_of_pytorchcv_that_is_not_here_is_named():
     with pytest.raises(InputError, match=r"features.stage2.unit1.conv.weight has one group"):
         load_torch(of_pytorchcv("alexnet", 224).state_dict())
+    model = of_pytorchcv("resnet50", 224)  # its tensors have the names and shapes of resnet50b's
+    with pytest.raises(
+        InputError, match=r"unit1.body.conv1.conv.weight has the stride in resnet50"
+    ):
+        load_torch(model.state_dict())
+    with pytest.raises(InputError, match="has the stride in resnet50"):
+        torch_state_dict(load_torch(model.state_dict(), "pytorchcv_b"), "pytorchcv")
 
 
 def test_the_order_of_a_concatenation_is_named():

@@ -56,9 +56,8 @@ def _origin(trained: Trained) -> str:
         lead = f"Imported from a state dict in the layout of {provenance['imported_from']}."
     else:
         lead = f"Trained by shufflenet_jax, {trained.step} steps."
-    return f"{lead}\n\n    {json.dumps(provenance, indent=1, sort_keys=True)}".replace(
-        "\n ", "\n     "
-    )
+    text = json.dumps(provenance, indent=1, sort_keys=True)
+    return f"{lead}\n\n```json\n{text}\n```"
 
 
 def _list(values: tuple[float, ...]) -> str:

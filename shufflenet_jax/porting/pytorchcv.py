@@ -3,6 +3,10 @@
 Its ShuffleNet puts the branch in front of the pooled shortcut, so that groups see other channels
 together, and has channels of its own at some widths: it becomes a `shufflenet_ported`. The
 classifier of its MobileNet V2 is a 1x1 convolution without bias: ours is zero.
+
+Its ``resnet50`` has the stride in the first 1x1 convolution of a unit, as the article, and its
+``resnet50b`` in the 3x3, as ours. Tensors do not tell which they are of. So it takes a layout of
+its own, `PYTORCHCV_B`, to say that they are of the second.
 """
 
 import itertools
@@ -77,10 +81,12 @@ def _mobilenet_v2(shapes: Shapes) -> tuple[str, dict[str, Any]]:
     return "mobilenet_v2", {"width": _width(shapes), "always_expands": expands}
 
 
-def _resnet(shapes: Shapes) -> tuple[str, dict[str, Any]]:
+def _resnet(shapes: Shapes, stride_in_3x3: bool = False) -> tuple[str, dict[str, Any]]:
     name = f"{_FIRST}.body.conv2.conv.weight"
     outputs, seen, *_ = shapes[_known(name, shapes)]
     families = {1: "resnet50", 32: "resnext50_32x4d"}
+    if outputs // seen == 1 and not stride_in_3x3:
+        raise InputError(_AMBIGUOUS)
     if outputs // seen not in families:
         raise InputError(f"{name} has {outputs // seen} groups, and the networks here have 1 or 32")
     return families[outputs // seen], {}
@@ -101,6 +107,11 @@ def _plain(shapes: Shapes) -> tuple[str, dict[str, Any]]:
             )
     raise InputError(f"{name} is of shape {list(shapes[name])}: of no network that is known here")
 
+
+_AMBIGUOUS = (
+    "features.stage2.unit1.body.conv1.conv.weight has the stride in resnet50, which is no network "
+    "of this library, and has none in resnet50b, which is: for that one say layout pytorchcv_b"
+)
 
 _ARCHITECTURES = {
     "shufflenet": _shufflenet,
@@ -134,7 +145,19 @@ def _numbered(shapes: Shapes, end: str) -> Iterator[tuple[int, int]]:
             yield stage, unit
 
 
+def _recognise_b(shapes: Shapes) -> Architecture | None:
+    if f"{_FIRST}.body.conv3.conv.weight" not in shapes or "output.weight" not in shapes:
+        return None
+    return Architecture(*_resnet(shapes, stride_in_3x3=True), shapes["output.weight"][0])
+
+
 def _slots(family: str, network: nnx.Module) -> Iterator[Slot]:
+    if family == "resnet50":
+        raise InputError(_AMBIGUOUS)
+    yield from _all_slots(family, network)
+
+
+def _all_slots(family: str, network: nnx.Module) -> Iterator[Slot]:
     match network:
         case Network():
             yield from _skeleton(family, network)
@@ -247,3 +270,6 @@ def _blocks(network: AlexNet) -> list[list[Conv]]:
 
 PYTORCHCV = Layout("pytorchcv", _recognise, _slots)
 """The layout."""
+
+PYTORCHCV_B = Layout("pytorchcv_b", _recognise_b, _all_slots)
+"""That of ResNet-50 with the stride in the 3x3 convolutions."""

@@ -15,13 +15,15 @@ from shufflenet_jax.errors import InputError, did_you_mean
 from shufflenet_jax.models.skeleton import Stem
 from shufflenet_jax.porting.layout import Architecture, Layout
 from shufflenet_jax.porting.megvii import MEGVII
-from shufflenet_jax.porting.pytorchcv import PYTORCHCV
+from shufflenet_jax.porting.pytorchcv import PYTORCHCV, PYTORCHCV_B
 from shufflenet_jax.porting.slots import fill, state_dict_of
 from shufflenet_jax.porting.tensors import Tensors, read_tensors, state_dict
 from shufflenet_jax.porting.torchvision import TORCHVISION
 from shufflenet_jax.trained import Trained
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (MEGVII, PYTORCHCV, TORCHVISION)}
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout for layout in (MEGVII, PYTORCHCV, PYTORCHCV_B, TORCHVISION)
+}
 """By name, in the order in which they are tried."""
 
 
@@ -40,8 +42,9 @@ def load_torch(
     Args:
       source: A file of ``torch.save`` or of safetensors; or the state dict itself, of tensors or of
         NumPy arrays. It may be under a key of a checkpoint, or that of ``DataParallel``.
-      layout: Whose it is: ``megvii`` (megvii-model/ShuffleNet-Series, ShuffleNet V1), ``pytorchcv``
-        or ``torchvision``; ``auto`` tells by the names of the tensors.
+      layout: Whose it is: ``megvii`` (ShuffleNet V1 of megvii-model/ShuffleNet-Series),
+        ``pytorchcv``, ``pytorchcv_b`` (its resnet50b, which no tensor tells from its resnet50,
+        which is not ours) or ``torchvision``; ``auto`` tells by the names of the tensors.
       stem: What stands before stage 2, where it is not ImageNet's: the stride of a convolution and
         a max pool leave no trace in weights.
       class_names: Of the data set, by label; by default "0", "1" and so on.
