@@ -327,9 +327,9 @@ def compare(options: argparse.Namespace) -> int:
     found = comparison.compare([manifest.open_sweep(each) for each in options.workdirs])
     _put(formats.OF_COMPARISON[options.format](found), options.output)
     if options.plots:
-        from experiments.report import figures
+        from experiments.report import drawing, figures
 
-        figures.save(figures.of_comparison(found), options.plots)
+        drawing.save(figures.of_comparison(found), options.plots)
     return 0
 
 
@@ -358,9 +358,9 @@ def _report(options: argparse.Namespace, sweep: "Sweep") -> None:
     made = contents.of_sweep(sweep, curves)
     _put(FORMATS[options.format](made), options.output)
     if options.plots:
-        from experiments.report import figures
+        from experiments.report import drawing, figures
 
-        figures.save(figures.drawings(made), options.plots)
+        drawing.save(figures.drawings(made), options.plots)
 
 
 def _put(text: str, path: Path | None) -> None:

@@ -52,7 +52,7 @@ def series(palette):
 
 def test_the_colours_of_pages_are_those_of_files():
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from experiments.report.figures import COLOURS, INK
+    from experiments.report.drawing import COLOURS, INK
 
     light, dark, paper = palettes()
     assert tuple(series(light)) == tuple(series(paper)) == COLOURS

@@ -167,7 +167,7 @@ def test_plots_are_files_that_say_which_numbers_they_show(tmp_path):
 
 def test_no_name_is_taken_for_a_formula(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from experiments.report import figures
+    from experiments.report import drawing, figures
 
     cells = grid(
         {"network.groups": (1, 3)},
@@ -179,7 +179,7 @@ def test_no_name_is_taken_for_a_formula(tmp_path):
         end(sweep, cell.name, 0, 30.0)
     (cost,) = figures.drawings(contents.of_sweep(sweep, curves=True))
     for form in ("svg", "png"):
-        assert figures.contents(cost, form)
+        assert drawing.contents(cost, form)
 
 
 @pytest.mark.parametrize(

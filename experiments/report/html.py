@@ -6,16 +6,16 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from experiments.report import comparison_table, figures
+from experiments.report import comparison_table, drawing, figures
 from experiments.report.comparison import NOTE, Comparison
 from experiments.report.contents import Report, place, weighted
-from experiments.report.figures import Drawing
+from experiments.report.drawing import Drawing
 from experiments.report.templates import environment
 
 _COLOURS = {
-    figures.INK: "var(--ink)",
-    figures.GRID: "var(--line)",
-    **{colour: f"var(--c{number})" for number, colour in enumerate(figures.COLOURS)},
+    drawing.INK: "var(--ink)",
+    drawing.GRID: "var(--line)",
+    **{colour: f"var(--c{number})" for number, colour in enumerate(drawing.COLOURS)},
 }
 
 
@@ -82,7 +82,7 @@ def _drawn(found: Sequence[Drawing]) -> list[dict[str, Any]]:
             "name": each.name,
             "title": each.title,
             "description": each.description,
-            "svg": Markup(figures.inline(each, _COLOURS)),  # whose texts are escaped
+            "svg": Markup(drawing.inline(each, _COLOURS)),  # whose texts are escaped
         }
         for each in found
     ]

@@ -97,12 +97,12 @@ def _report(committed: Committed, directory: Path) -> Report:
 
 
 def _figure(report: Report, name: str, path: Path) -> dict[Path, bytes]:
-    from experiments.report import figures
+    from experiments.report import drawing, figures
 
-    (drawing,) = (each for each in figures.drawings(report) if each.name == name)
-    if path.exists() and drawing.digest.encode() in path.read_bytes():
+    (shown,) = (each for each in figures.drawings(report) if each.name == name)
+    if path.exists() and shown.digest.encode() in path.read_bytes():
         return {}
-    return {path: figures.contents(drawing, "png")}
+    return {path: drawing.contents(shown, "png")}
 
 
 def _with_tables(readme: str, reports: Mapping[str, Report]) -> str:
