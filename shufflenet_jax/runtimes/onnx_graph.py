@@ -12,9 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import onnx
 from flax import nnx
-from onnx import TensorProto, helper, numpy_helper
 
 from shufflenet_jax.errors import InputError
 from shufflenet_jax.inference import folded_kernel
@@ -58,16 +56,22 @@ def graph(trained: Trained) -> bytes:
     Raises:
       InputError: The network has a part of the user's own, or images are too small for it.
     """
+    import onnx  # of the extra [export]
+
     size = trained.preprocessing.image_size
-    writer = _Writer()
+    writer = _Writer(onnx)
     writer.network(trained.network, Maps(INPUT, 3, size, size))
-    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, size, size])]
+    inputs = [
+        onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["batch", 3, size, size])
+    ]
     shape: list[int | str | None] = ["batch", len(trained.class_names)]
-    outputs = [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)]
-    made = helper.make_graph(writer.nodes, trained.name, inputs, outputs, writer.weights)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+    outputs = [onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, shape)]
+    made = onnx.helper.make_graph(writer.nodes, trained.name, inputs, outputs, writer.weights)
+    model = onnx.helper.make_model(
+        made, opset_imports=[onnx.helper.make_opsetid("", _OPSET)], ir_version=_IR
+    )
     preprocessing = trained.preprocessing
-    helper.set_model_props(
+    onnx.helper.set_model_props(
         model,
         {
             "labels": json.dumps(list(trained.class_names)),
@@ -82,8 +86,9 @@ def graph(trained: Trained) -> bytes:
 
 @dataclass
 class _Writer:
-    """Writes nodes in the order in which they run."""
+    """Writes nodes in the order in which they run, by the package of ONNX."""
 
+    onnx: Any
     nodes: list[Any] = field(default_factory=list)
     weights: list[Any] = field(default_factory=list)
 
@@ -327,12 +332,12 @@ class _Writer:
 
     def _weight(self, values: np.ndarray) -> str:
         name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.array(values, order="C"), name))
+        self.weights.append(self.onnx.numpy_helper.from_array(np.array(values, order="C"), name))
         return name
 
     def _node(self, kind: str, inputs: list[str], output: str | None = None, **options: Any) -> str:
         name = output or f"x{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **options))
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], name=name, **options))
         return name
 
 

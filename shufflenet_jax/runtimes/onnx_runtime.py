@@ -1,7 +1,6 @@
 """ONNX graphs of networks, run by ONNX Runtime."""
 
 import numpy as np
-import onnxruntime
 
 from shufflenet_jax.runtimes.agreement import Runs, difference
 from shufflenet_jax.runtimes.onnx_graph import graph
@@ -23,6 +22,8 @@ def onnx(trained: Trained) -> tuple[bytes, float]:
 
 def session(content: bytes) -> Runs:
     """Returns what runs a graph on images as our networks take them, NHWC."""
+    import onnxruntime  # of the extra [export]
+
     opened = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (given,) = opened.get_inputs()
 
