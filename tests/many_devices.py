@@ -28,6 +28,7 @@ GROUPED = {
     "groups": {"batch_norm": "4"},
     "accumulated": {"accumulate": 2, "masked": True},
     "accumulated_groups": {"accumulate": 2, "batch_norm": "4"},
+    "averaged_anew": {"recompute": True, "ema": 0.5, "deterministic": True},
 }
 """Options of a step whose results do not depend on the number of devices.
 
@@ -78,7 +79,7 @@ def first(count):
 def compiled(form, devices, **options):
     """The graph, a function that makes the first state, and the training step, compiled once."""
     optimizer = Recipe(learning_rate=0.05).make_optimizer(STEPS)
-    graphdef, state = create_state(network(), optimizer)
+    graphdef, state = create_state(network(), optimizer, averaged="ema" in options)
     step = make_train_step(graphdef, optimizer, 0.1, devices=devices, **options)
 
     def advance(state, batch):
@@ -133,9 +134,14 @@ def compare(out, form):
             if form == "matmul" or name == "groups":
                 _, state, losses = train(form, first(count), batches[:2], **options)
                 found[f"{name}_losses_{form}_{count}"] = losses
-                found[f"{name}_params_{form}_{count}"] = flat(state.params)
-                found[f"{name}_stats_{form}_{count}"] = flat(state.batch_stats)
+                params, batch_stats = state.evaluated
+                found[f"{name}_params_{form}_{count}"] = flat(params)
+                found[f"{name}_stats_{form}_{count}"] = flat(batch_stats)
     if form == "matmul":
+        for count in (1, 8):
+            _, state, losses = train(form, first(count), batches[:2], precision="bfloat16")
+            found[f"bfloat16_losses_{count}"] = losses
+            assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
         stay(found)
         stream(found)
         evaluate(form, batches[:1], found)

@@ -137,7 +137,10 @@ def test_micro_batches_and_groups_that_do_not_fit_are_refused(found):
 @pytest.mark.parametrize(
     ("form", "name"),
     [
-        *(("matmul", name) for name in ("groups", "accumulated", "accumulated_groups")),
+        *(
+            ("matmul", name)
+            for name in ("groups", "accumulated", "accumulated_groups", "averaged_anew")
+        ),
         ("direct", "groups"),
     ],
 )
@@ -146,6 +149,16 @@ def test_groups_and_micro_batches_are_those_of_one_device(found, form, name, cou
         one, many = (found[f"{name}_{what}_{form}_{each}"] for each in (1, count))
         np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
     assert np.abs(one - found[f"stats_{form}_1"]).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_bfloat16_is_rounded_alike_on_many_devices(found):
+    one, many, wide = (
+        found[f"{name}"] for name in ("bfloat16_losses_1", "bfloat16_losses_8", "losses_matmul_1")
+    )
+    np.testing.assert_allclose(many, one, rtol=3e-3)
+    np.testing.assert_allclose(one, wide[:2], rtol=1e-2)
+    assert (one != wide[:2]).all()
 
 
 @pytest.mark.slow

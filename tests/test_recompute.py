@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from shufflenet_jax import Network, PlainUnit, ShuffleUnit, Stem, chwn, zoo
+from shufflenet_jax import Network, PlainUnit, ShuffleUnit, Stem, chwn, shufflenet, zoo
 from shufflenet_jax.data import Batch
+from shufflenet_jax.devices import ONE_DEVICE
 from shufflenet_jax.initialisation import initialise
 from shufflenet_jax.recipe import Recipe
 from shufflenet_jax.train import TrainStep, create_state, make_train_step, split
@@ -96,3 +97,17 @@ def test_every_unit_is_recomputed(name, units):
         traced = jax.make_jaxpr(partial(forward, train=train))(params, batch_stats, images)
         names = [equation.primitive.name for equation in traced.jaxpr.eqns]
         assert names.count("remat2") == (units if train else 0)
+
+
+@pytest.mark.slow
+def test_shufflenet_takes_less_memory_too():
+    """1x g=3 in bfloat16, 16 images of 112 pixels: 158 MB of activations, and 87."""
+    network = shufflenet(groups=3, num_classes=10, rngs=nnx.Rngs(0))
+    graphdef, state = create_state(network, OPTIMIZER)
+    batch = ONE_DEVICE.describe(16, (112, 112, 3))
+    taken = []
+    for recompute in (False, True):
+        step = make_train_step(graphdef, OPTIMIZER, 0.0, precision="bfloat16", recompute=recompute)
+        found = step.lower(state, batch).compile().memory_analysis()
+        taken.append(found.temp_size_in_bytes)
+    assert taken[1] < 0.65 * taken[0]
