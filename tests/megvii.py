@@ -5,9 +5,11 @@ order, the order of the concatenation, the classifier without bias. The stem may
 forks for small images have it, and the first unit without a stride.
 """
 
-import torch
-from torch import nn
-from torch.nn import functional
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+nn = pytest.importorskip("torch.nn")
+functional = pytest.importorskip("torch.nn.functional")
 
 CHANNELS = {
     3: {0.5: (12, 120), 1.0: (24, 240), 1.5: (24, 360), 2.0: (48, 480)},

@@ -44,7 +44,7 @@ def assert_multiplies_in_bfloat16(jaxpr):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", zoo.BUILT_IN)
+@pytest.mark.parametrize("name", sorted(zoo.BUILT_IN))
 def test_networks_multiply_in_bfloat16(name, form):
     """In training and in evaluation, all but the classifier, whose logits are float32."""
     graphdef, params, batch_stats = split(zoo.build(name, {}, num_classes=10))
