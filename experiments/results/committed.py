@@ -1,7 +1,7 @@
 """The files of this folder that are made of its records, and the tables of the README.
 
 A line ``<!-- NAME: ROWS -->`` in the README stands above the table of NAME with the rows that match
-the glob ROWS.
+one of the globs ROWS, between which there is a comma.
 """
 
 import re
@@ -111,7 +111,10 @@ def _with_tables(readme: str, reports: Mapping[str, Report]) -> str:
             raise InputError(
                 f"the README has a table of {found['name']}, which no report is called"
             )
-        made = table.results(reports[found["name"]], lambda row: fnmatchcase(row, found["rows"]))
+        globs = found["rows"].split(", ")
+        made = table.results(
+            reports[found["name"]], lambda row: any(fnmatchcase(row, glob) for glob in globs)
+        )
         return f"{found[1]}{made}\n"
 
     return _MARKED.sub(replaced, readme)

@@ -4,8 +4,8 @@ Claim:   In the skeleton of Table 1 and at the same complexity, ShuffleNet's uni
          VGG, ResNet, Xception and ResNeXt, because it affords more channels.
 Command: python -m experiments run table4
 Time:    3 minutes 30 seconds on 2 cores.
-Expect:  Errors of 1 to 7 percent on digits, but for VGG-like, whose 32 convolutions in a row
-         without shortcuts have hardly begun to learn after 10 epochs (41 percent). Digits is far
+Expect:  Errors of 0 to 4 percent on digits, but for VGG-like, whose 32 convolutions in a row
+         without shortcuts have not learned all after 10 epochs (28 percent). Digits is far
          too easy to tell the others apart at one seed. For the claims train on ImageNet:
          python -m experiments run table4 --budget paper --workdir runs/table4-paper
 """
