@@ -159,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", default="imagenette", help="what the configuration starts from (imagenette)"
     )
     train.add_argument("--dry-run", action="store_true", help="print the runs, start nothing")
+    add_profile(train)
     train.set_defaults(
         cells="*",
         launcher="local",

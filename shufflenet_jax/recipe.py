@@ -192,7 +192,7 @@ class Recipe:
         """The highest learning rate."""
         if self.scale_rate and self.rate_batch:
             return self.learning_rate * self.batch_size / self.rate_batch
-        return self.learning_rate
+        return float(self.learning_rate)
 
 
 def _is_count(text: str) -> bool:

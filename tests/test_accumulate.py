@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ def test_batch_normalisation_sees_a_micro_batch():
     batch = random_batch()
     order = np.arange(BATCH).reshape(-1, 4).T.ravel()
     found = step(normalised(), batch, accumulate=4)
-    expected = step(normalised(), Batch(*(each[order] for each in batch)), batch_norm="4")
+    expected = step(normalised(), jax.tree.map(lambda leaf: leaf[order], batch), batch_norm="4")
     assert_equal(found, expected)
     with pytest.raises(AssertionError, match="Not equal"):
         assert_equal(found, step(normalised(), batch))
@@ -104,8 +105,8 @@ def test_batch_normalisation_sees_a_micro_batch():
 
 def test_micro_batches_drop_other_values():
     """Of equal images, of which each micro-batch has one."""
-    batch = Batch(*(np.repeat(each[:1], 4, axis=0) for each in random_batch()))
-    one = Batch(*(each[:1] for each in batch))
+    one = jax.tree.map(lambda leaf: leaf[:1], random_batch())
+    batch = jax.tree.map(lambda leaf: np.repeat(leaf, 4, axis=0), one)
     assert_equal(step(NoNorm(), batch, accumulate=4), step(NoNorm(), one))
     dropping = step(NoNorm(rate=0.5), batch, accumulate=4)["params"]
     parts = [step(NoNorm(rate=0.5), one, seed=seed)["params"] for seed in range(3)]
@@ -153,8 +154,8 @@ def test_groups_learn_as_separate_batches(form):
     with chwn.form(form):
         found = step(normalised(unit, 24), batch, batch_norm="4")
         parts = [
-            step(normalised(unit, 24), Batch(*(leaf[i : i + 4] for leaf in batch)))
-            for i in range(0, BATCH, 4)
+            step(normalised(unit, 24), jax.tree.map(itemgetter(part), batch))
+            for part in (slice(start, start + 4) for start in range(0, BATCH, 4))
         ]
     expected = jax.tree.map(lambda *each: sum(each) / len(each), *parts)
     assert_equal(found, expected, atol=1e-5)

@@ -76,6 +76,10 @@ def onnx_module():
     return onnx_graph, onnx_runtime
 
 
+def need_flatbuffers():
+    pytest.importorskip("flatbuffers", reason="pip install -e '.[export]'")
+
+
 slow = pytest.mark.slow
 NETWORKS = [
     ("shufflenet", {**SHUFFLE, "groups": 8}, 32),
@@ -150,6 +154,7 @@ def test_what_onnx_has_not_is_named():
 
 def test_stablehlo_runs_without_this_package(saved, tmp_path):
     """In a process that cannot import it, with a batch that was not tried."""
+    need_flatbuffers()
     file = tmp_path / "network.stablehlo"
     assert run("export", saved, "--to", "stablehlo", "--out", file) == 0
     images, expected = the_logits(5)
@@ -172,6 +177,7 @@ np.save("logits.npy", network.call(np.load("images.npy")))
 def test_folding_takes_all_normalisation_out():
     from jax import export
 
+    need_flatbuffers()
     content, difference = stablehlo(the_network())
     assert 0 < difference < 2e-5
     program = export.deserialize(bytearray(content)).mlir_module()
@@ -185,6 +191,7 @@ def test_what_computes_otherwise_is_refused(saved, tmp_path, monkeypatch, capsys
         agreement.difference(trained, lambda images: np.asarray(right(images)) * 1.001)
     with pytest.raises(InputError, match="by nan"):
         agreement.difference(trained, lambda images: np.asarray(right(images)) * np.nan)
+    need_flatbuffers()
     monkeypatch.setattr("shufflenet_jax.runtimes.stablehlo.fold", lambda network: twice(network))
     assert run("export", saved, "--to", "stablehlo", "--out", tmp_path / "a") == 2
     assert "nothing was written" in capsys.readouterr().err

@@ -91,6 +91,7 @@ def _saved_by_torch(tensors: Tensors) -> bytes:
 
 
 def _to_stablehlo(trained: Trained, place: Path, layout: str | None) -> str:
+    _check_installed("flatbuffers", "export", "StableHLO")
     from shufflenet_jax.runtimes.stablehlo import stablehlo
 
     content, difference = stablehlo(trained)

@@ -163,7 +163,7 @@ def orders(ours: Order, theirs: Order, groups: int) -> Orders | None:
     >>> orders(shuffled(96, 8), unshuffled(96, 8), groups=8) is None
     True
     >>> orders(shuffled(6, 3), unshuffled(6, 3), groups=3).expand.tolist()
-    [[0, 1], [0, 1], [1, 0]]
+    [[0, 1], [1, 0], [0, 1]]
 
     Args:
       ours, theirs: The shuffles.
